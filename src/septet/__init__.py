@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Septet: from a trained network to a fast, accuracy-checked, latency-tested, deployed service."""
