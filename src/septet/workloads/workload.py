@@ -70,6 +70,8 @@ class Workload(ABC):
     origin: Origin
     model: Path | None
     """The ONNX file that an engine loads; None only for the null workload."""
+    data: str
+    """The data set in words, such as «digit scenes, test split, 10,000 images»."""
     notes: tuple[str, ...] = ()
     """Lines that every output must show, such as «synthetic weights: speed only»."""
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The query sample library: preprocessed samples held in memory while a test runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from septet.tensor import Array, Tensors
+from septet.workloads.workload import Workload
+
+
+class Library:
+    """Loads samples of a workload and joins them into batches.
+
+    Samples of one common shape are kept as one array per tensor, so that a batch is one indexed copy and
+    a single sample is a view that copies nothing; others are kept apart and joined by the workload.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._rows: Array = np.full(len(workload), -1, np.int64)
+        self._packed: dict[str, Array] = {}
+        self._apart: list[Tensors] = []
+
+    def load(self, indices: Sequence[int], progress: Callable[[int], None] = lambda done: None) -> None:
+        """Load the samples `indices`, replacing what was loaded; `progress` gets the number done so far."""
+        self.unload()
+        samples: list[Tensors] = []
+        for index in indices:
+            samples.append(self._workload.sample(index))
+            progress(len(samples))
+        self._rows[np.asarray(indices)] = np.arange(len(samples))
+        if _alike(samples):
+            self._packed = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+        else:
+            self._apart = samples
+
+    def unload(self) -> None:
+        """Forget all loaded samples."""
+        self._rows[:] = -1
+        self._packed, self._apart = {}, []
+
+    def gather(self, indices: Sequence[int]) -> Tensors:
+        """The loaded samples `indices` as one batch, in that order. Raises KeyError if one is not loaded."""
+        rows = self._rows[np.asarray(indices)]
+        if (rows < 0).any():
+            raise KeyError(f"sample {indices[int(np.argmax(rows < 0))]} is not loaded")
+        if self._apart:
+            return self._workload.collate([self._apart[row] for row in rows])
+        if len(rows) == 1:
+            return {name: array[rows[0] : rows[0] + 1] for name, array in self._packed.items()}
+        return {name: array.take(rows, axis=0) for name, array in self._packed.items()}
+
+
+def _alike(samples: Sequence[Tensors]) -> bool:
+    shapes = {tuple((name, array.shape) for name, array in sample.items()) for sample in samples}
+    return len(shapes) == 1

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Target: whatever answers queries. `InlineTarget` and `QueuedTarget` ask an engine in this process."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from septet.engines.engine import Engine
+from septet.harness.library import Library
+from septet.tensor import Array
+from septet.workloads.workload import Workload
+
+Rows = Sequence[Array] | Array
+"""One answer a sample: the rows of an array, or a list of arrays."""
+
+Complete = Callable[[Sequence[int], Rows], None]
+"""Takes query ids and their answers; the answers need to live only until it returns."""
+
+
+class Target(ABC):
+    """Answers the queries that it is issued by calling `complete`, exactly once for each id."""
+
+    @abstractmethod
+    def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
+        """Answer the samples `indices` under the query ids `ids`, now or later."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Answer what is still queued, then stop."""
+
+
+class EngineTarget(Target):
+    """Answers from an engine in this process: gather, infer, respond, complete."""
+
+    def __init__(self, engine: Engine, workload: Workload, library: Library, complete: Complete) -> None:
+        self._engine = engine
+        self._workload = workload
+        self._library = library
+        self._complete = complete
+
+    def answer(self, ids: Sequence[int], indices: Sequence[int]) -> None:
+        """Run one batch."""
+        outputs = self._engine.infer(self._library.gather(indices))
+        self._complete(ids, self._workload.respond(outputs))
+
+
+class InlineTarget(EngineTarget):
+    """Answers on the thread that asks: the shortest way for one query at a time."""
+
+    def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
+        self.answer(ids, indices)
+
+    def close(self) -> None:
+        """Nothing is ever queued."""
+
+
+class QueuedTarget(EngineTarget):
+    """Queues samples for `workers` threads, each of which takes what is waiting, at most `batch` at a time.
+
+    A batch is formed only when a worker is free to run it, so that it grows exactly while it waits.
+    `fail` is called, from the worker, with whatever exception ends one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        workload: Workload,
+        library: Library,
+        complete: Complete,
+        *,
+        workers: int,
+        batch: int,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__(engine, workload, library, complete)
+        self._batch = batch
+        self._fail = fail
+        self._ids: deque[int] = deque()
+        self._indices: deque[int] = deque()
+        self._waiting = threading.Condition()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, name=f"target-{n}") for n in range(workers)]
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
+        with self._waiting:
+            self._ids.extend(ids)
+            self._indices.extend(indices)
+            self._waiting.notify(1 if len(ids) <= self._batch else len(self._threads))
+
+    def close(self) -> None:
+        with self._waiting:
+            self._closed = True
+            self._waiting.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        try:
+            while taken := self._take():
+                self.answer(*taken)
+        except BaseException as error:
+            self._fail(error)
+
+    def _take(self) -> tuple[list[int], list[int]] | None:
+        with self._waiting:
+            self._waiting.wait_for(lambda: self._ids or self._closed)
+            if not self._ids:
+                return None
+            count = min(len(self._ids), self._batch)
+            ids, indices = self._ids.popleft, self._indices.popleft
+            return [ids() for _ in range(count)], [indices() for _ in range(count)]
