@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ask: what to run and where to leave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from septet.harness.rules import Category
+from septet.workloads.workload import Size
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One network on one engine. ``None`` means: choose what is best for this machine.
+
+    `ratio` is the accuracy target, 0.99 or 0.999. `official` asks for v0.7's durations and counts.
+    `mode` says whether to run performance, accuracy, or both.
+    """
+
+    network: str
+    folder: Path
+    size: Size = "mini"
+    weights: str = "auto"
+    data: Path | None = None
+    engine: str = "openvino"
+    precision: str = "f32"
+    threads: int | None = None
+    streams: int | None = None
+    batch: int | None = None
+    category: Category | None = None
+    ratio: float | None = None
+    official: bool = False
+    mode: Literal["both", "performance", "accuracy"] = "both"
+    command: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name of its folder, and of itself in progress lines."""
+        return f"{self.network}-{self.size}-{self.engine}-{self.precision}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an engine is laid out for one scenario: calls side by side, and the largest batch of each."""
+
+    streams: int
+    batch: int

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bed: the test bed of one Ask. It turns calls into jobs, and runs each job in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from septet.devices.cpu import Cpu
+from septet.harness import process
+from septet.harness.ask import Ask, Layout
+from septet.harness.job import Calibration, Job, Mode, Outcome, Progress
+from septet.harness.logs import read_accuracy
+from septet.harness.scenario import Bounds, bounds_of
+
+ACCURACY_BATCH = 16
+
+OnStep = Callable[[str, Progress], None]
+"""Takes what is being done, in words, and how far it is."""
+
+
+class Bed:
+    """Runs calibrations and tests of one network on one engine; calibrations are made once."""
+
+    def __init__(self, ask: Ask, on_step: OnStep) -> None:
+        self.ask = ask
+        self.threads = ask.threads or len(Cpu.detect().cores)
+        self._on_step = on_step
+        self._calibrations: dict[int, Calibration] = {}
+
+    def calibration(self, streams: int) -> Calibration:
+        """How fast calls are with `streams` of them side by side."""
+        if streams not in self._calibrations:
+            quick = bounds_of(self.ask.network, "Offline", official=False)
+            job = self._job("calibrate", quick, Layout(streams, 1), f"calibrate-{streams}")
+            self._calibrations[streams] = process.calibrate(job, self._tell("calibrating"))
+        return self._calibrations[streams]
+
+    def measure(
+        self, bounds: Bounds, layout: Layout, rate: float, words: str, *, give_up: bool = False
+    ) -> Outcome:
+        """Run one performance test at `rate`; `give_up` ends it as soon as it cannot become valid."""
+        place = f"{bounds.scenario}/{'probe' if give_up else 'performance'}"
+        job = self._job("performance", bounds, layout, place, rate, give_up)
+        return process.test(job, self._tell(f"{bounds.scenario}, {words}"))
+
+    def answers(self, bounds: Bounds, engine: str, precision: str) -> dict[int, bytes]:
+        """The answers of an accuracy test on any engine, by sample index."""
+        ask = self.ask
+        place = "accuracy" if (engine, precision) == (ask.engine, ask.precision) else "reference"
+        job = self._job(
+            "accuracy", bounds, Layout(self.threads, ACCURACY_BATCH), f"{bounds.scenario}/{place}"
+        )
+        job = msgspec.structs.replace(job, engine=engine, precision=precision)
+        process.test(job, self._tell(f"{bounds.scenario}, {place} of {engine} {precision}"))
+        return read_accuracy(Path(job.folder))
+
+    def _job(
+        self,
+        mode: Mode,
+        bounds: Bounds,
+        layout: Layout,
+        place: str,
+        rate: float = 1.0,
+        give_up: bool = False,
+    ) -> Job:
+        ask = self.ask
+        return Job(
+            network=ask.network,
+            size=ask.size,
+            weights=ask.weights,
+            data=str(ask.data) if ask.data else None,
+            engine=ask.engine,
+            precision=ask.precision,
+            threads=self.threads,
+            streams=layout.streams,
+            mode=mode,
+            bounds=bounds,
+            folder=str(ask.folder / ask.title / place),
+            batch=layout.batch,
+            rate=rate,
+            give_up=give_up,
+        )
+
+    def _tell(self, words: str) -> Callable[[Progress], None]:
+        return lambda progress: self._on_step(f"{self.ask.title}: {words}", progress)
