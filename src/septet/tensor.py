@@ -52,6 +52,15 @@ class TensorSpec:
             and all(want is None or want == have for want, have in zip(self.shape, array.shape, strict=True))
         )
 
+    @property
+    def batched(self) -> bool:
+        """Whether the first dimension, and no other, is free."""
+        return self.shape[:1] == (None,) and None not in self.shape[1:]
+
+    def empty(self, batch: int) -> Array:
+        """Memory for `batch` samples; dimensions that are free beside the batch's are 1."""
+        return np.empty((batch, *(1 if dim is None else dim for dim in self.shape[1:])), self.dtype)
+
     def __str__(self) -> str:
         dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
         return f"{self.name}: {self.dtype.name}[{dims}]"

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from septet.config import EngineConfig
 from septet.devices.device import Partition
-from septet.errors import EngineUnavailable, TensorMismatch, UnknownEngine
+from septet.errors import EngineUnavailable, PrecisionUnsupported, TensorMismatch, UnknownEngine, UsageError
 from septet.tensor import Tensors, TensorSpec
 
 ENGINES: dict[str, str] = {
@@ -30,8 +30,16 @@ class Engine(ABC):
     must not change until the call returns. Outputs belong to the caller and stay valid after `close`.
     """
 
+    precisions: ClassVar[tuple[str, ...]]
+    """The precisions that `EngineConfig` may ask of it, on a CPU that has them."""
+
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @classmethod
+    @abstractmethod
+    def version(cls) -> str:
+        """The version of the library beneath it; empty where there is none."""
 
     @classmethod
     @abstractmethod
@@ -75,18 +83,40 @@ class Engine(ABC):
         self.close()
 
 
-def load(name: str, path: Path | None, config: EngineConfig, partition: Partition) -> Engine:
-    """Load `path` in the engine called `name`.
-
-    Raises UnknownEngine, EngineUnavailable (its package is not installed) and whatever `Engine.load` raises.
-    """
+def engine_class(name: str) -> type[Engine]:
+    """The class of the engine called `name`. Raises UnknownEngine, EngineUnavailable (package not installed)."""
     if name not in ENGINES:
         raise UnknownEngine(f"no engine is called {name!r}; there are: {', '.join(ENGINES)}")
     module, _, attribute = ENGINES[name].partition(":")
     try:
-        kind: type[Engine] = getattr(import_module(module), attribute)
+        found: type[Engine] = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise EngineUnavailable(
             f"engine {name!r} needs the package {error.name!r}: pip install {error.name}"
         ) from error
-    return kind.load(path, config, partition)
+    return found
+
+
+def load(name: str, path: Path | None, config: EngineConfig, partition: Partition) -> Engine:
+    """Load `path` in the engine called `name`.
+
+    Raises UnknownEngine, EngineUnavailable, PrecisionUnsupported, UsageError (threads and streams that do
+    not fit together) and whatever `Engine.load` raises.
+    """
+    found = engine_class(name)
+    if config.precision not in found.precisions:
+        raise PrecisionUnsupported(
+            f"engine {name!r} does not run {config.precision}; it runs: {', '.join(found.precisions)}"
+        )
+    threads = thread_count(config, partition)
+    if config.streams < 1 or threads < config.streams:
+        raise UsageError(f"{config.streams} streams do not fit on {threads} threads: each needs one at least")
+    return found.load(path, config, partition)
+
+
+def thread_count(config: EngineConfig, partition: Partition) -> int:
+    """How many threads all streams have together. Raises UsageError for less than one."""
+    threads = len(partition.cores) if config.threads is None else config.threads
+    if threads < 1:
+        raise UsageError(f"an engine needs at least 1 thread, not {threads}")
+    return threads

@@ -50,9 +50,7 @@ class Bed:
         """The answers of an accuracy test on any engine, by sample index."""
         ask = self.ask
         place = "accuracy" if (engine, precision) == (ask.engine, ask.precision) else "reference"
-        job = self._job(
-            "accuracy", bounds, Layout(self.threads, ACCURACY_BATCH), f"{bounds.scenario}/{place}"
-        )
+        job = self._job("accuracy", bounds, Layout(self.threads, ACCURACY_BATCH), f"{bounds.scenario}/{place}")
         job = msgspec.structs.replace(job, engine=engine, precision=precision)
         process.test(job, self._tell(f"{bounds.scenario}, {place} of {engine} {precision}"))
         return read_accuracy(Path(job.folder))

@@ -10,7 +10,6 @@ from typing import Literal
 
 import msgspec
 
-from septet.harness.rules import Scenario
 from septet.harness.scenario import Bounds
 
 Mode = Literal["calibrate", "performance", "accuracy"]

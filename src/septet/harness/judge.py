@@ -15,7 +15,14 @@ def judge_paired(score: Score, reference: Score, ratio: float) -> Accuracy:
     """Against the FP32 reference run on the same samples, pair by pair."""
     against = compare(score, reference, ratio)
     return _accuracy(
-        score, reference.value, against.ratio, against.ratio_low, against.ratio_high, ratio, against.verdict, against.why
+        score,
+        reference.value,
+        against.ratio,
+        against.ratio_low,
+        against.ratio_high,
+        ratio,
+        against.verdict,
+        against.why,
     )
 
 

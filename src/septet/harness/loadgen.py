@@ -65,10 +65,11 @@ def _scenario_settings(job: Job) -> dict[str, Any]:
                 "server_num_issue_query_threads": 0,
             }
         case "Offline":
-            # LoadGen sizes the one query itself, 10 % longer than the duration; a floor on its samples
-            # can be given only through the rate.
-            floor = bounds.min_samples / bounds.min_seconds / 1.1
-            return {"offline_expected_qps": max(job.rate, floor)}
+            # the one query's samples: the larger of the minimum count and 1.1 × rate × duration
+            return {
+                "offline_expected_qps": job.rate,
+                "min_query_count": max(bounds.min_samples, bounds.min_queries),
+            }
         case "MultiStream":
             return {"multi_stream_samples_per_query": _ACCURACY_SAMPLES_PER_QUERY}
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -58,17 +60,24 @@ def _worker(errors: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield worker
     finally:
-        worker.kill()
-        worker.communicate()
+        _end(worker)
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    """End the worker and whatever it started: its session is a process group of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        with suppress(BrokenPipeError):
+            cast(BinaryIO, pipe).close()
 
 
 def _send(worker: subprocess.Popen[bytes], job: Job) -> None:
     stdin = cast(BinaryIO, worker.stdin)
-    try:
+    with suppress(BrokenPipeError):  # it may have died at once: reading its events tells how
         stdin.write(msgspec.json.encode(job) + b"\n")
         stdin.flush()
-    except BrokenPipeError:
-        pass  # it died at once: reading its events tells how
 
 
 def _events(stream: BinaryIO) -> Iterator[Event]:

@@ -65,7 +65,7 @@ class Session:
         score = self._score(self.ask.engine, self.ask.precision, where)
         if self._workload.origin != "trained":
             return judge_published(score, rules_of(self.ask.network), self.ask.size, self._ratio)
-        if (self.ask.engine, self.ask.precision) == REFERENCE:
+        if (self.ask.engine, self.ask.precision) == REFERENCE or self._workload.model is None:
             return judge_itself(score, self._ratio)
         return judge_paired(score, self._score(*REFERENCE, where), self._ratio)
 
@@ -144,9 +144,7 @@ def _metric(bounds: Bounds, performance: Performance) -> Metric:
     figures = performance.outcome.figures
     match bounds.scenario:
         case "SingleStream":
-            return Metric(
-                "90th percentile latency", figures["result_90.00_percentile_latency_ns"] / 1e6, "ms"
-            )
+            return Metric("90th percentile latency", figures["result_90.00_percentile_latency_ns"] / 1e6, "ms")
         case "MultiStream":
             return Metric("Streams", performance.rate, "streams")
         case "Server":

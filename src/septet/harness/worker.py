@@ -59,8 +59,10 @@ class Reporter:
 
     def fail(self, error: BaseException) -> NoReturn:
         """Say why the job cannot go on, and leave."""
-        text = " ".join(str(error).split()) or type(error).__name__
-        self.end(Failure(type(error).__name__ if isinstance(error, SeptetError) else "", text))
+        text, kind = " ".join(str(error).split()), type(error).__name__
+        if isinstance(error, SeptetError):
+            self.end(Failure(kind, text))
+        self.end(Failure("", f"{kind}: {text}"))
 
     def step(self, name: str, fraction: float) -> None:
         """Say how far step `name` is, at most four times a second."""
@@ -178,9 +180,7 @@ class Worker:
             elif bounds.scenario == "Offline":
                 fraction = meter.done / max(1.1 * self.job.rate * bounds.min_seconds, bounds.min_samples)
             else:
-                fraction = min(
-                    (time.perf_counter() - start) / bounds.min_seconds, meter.done / bounds.min_queries
-                )
+                fraction = min((time.perf_counter() - start) / bounds.min_seconds, meter.done / bounds.min_queries)
             if fraction > 0:
                 self.report.step("running", fraction)
 

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the harness itself costs.
+
+1. With the null engine, which computes nothing: samples per second Offline, and the latency of a Server run
+   at 30,000 queries a second.
+2. With a real engine: LoadGen's Offline throughput over that of a bare loop on the same engine, the same
+   batches and the same samples, taken in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ledger import Row, report
+
+from septet.config import EngineConfig
+from septet.devices.cpu import Cpu
+from septet.engines.engine import load
+from septet.harness.ask import Ask, Layout
+from septet.harness.bed import Bed
+from septet.harness.job import Progress
+from septet.harness.library import Library
+from septet.harness.scenario import Bounds, bounds_of
+from septet.workloads.workload import Asked, open_workload
+
+ROUNDS = 5
+SERVER_RATE = 30_000.0
+NETWORK, ENGINE, PRECISION = "resnet50", "openvino", "f32"
+
+
+def silent(words: str, progress: Progress) -> None:
+    """Progress is not shown while something is timed."""
+
+
+def null_rows(folder: Path) -> list[Row]:
+    """Offline throughput and Server latency with nothing to compute."""
+    bed = Bed(Ask("null", folder, engine="null", threads=1), silent)
+    offline, server = (bounds_of("null", scenario, official=False) for scenario in ("Offline", "Server"))
+    layout = Layout(1, 4_096)
+    rates = [bed.measure(offline, layout, 1e6, "null").figures["result_samples_per_second"] for _ in range(ROUNDS)]
+    outcomes = [bed.measure(server, Layout(1, 256), SERVER_RATE, "null") for _ in range(ROUNDS)]
+    scheduled = [o.figures["result_scheduled_samples_per_sec"] for o in outcomes if o.valid]
+    p99 = [o.figures["result_99.00_percentile_latency_ns"] / 1e6 for o in outcomes]
+    return [
+        Row("null engine, Offline", statistics.median(rates), "samples/s", floor=600_000),
+        Row(
+            "null engine, Server, valid rate",
+            statistics.median(scheduled or [0.0]),
+            "queries/s",
+            floor=29_900,
+        ),
+        Row("null engine, Server, p99", statistics.median(p99), "ms", ceiling=1.0),
+    ]
+
+
+class BareLoop:
+    """The same engine without LoadGen: each stream's thread runs batch after batch."""
+
+    def __init__(self, layout: Layout, threads: int) -> None:
+        self._workload = open_workload(NETWORK, "mini", Asked())
+        config = EngineConfig(PRECISION, threads, layout.streams)
+        self._engine = load(ENGINE, self._workload.model, config, Cpu.detect().partition())
+        self._library = Library(self._workload)
+        self._layout = layout
+
+    def samples_per_second(self, bounds: Bounds) -> float:
+        """Throughput over ``bounds.min_seconds``."""
+        loaded = range(min(len(self._workload), bounds.library))
+        self._library.load(loaded)
+        done = [0] * self._layout.streams
+        start = time.perf_counter()
+
+        def work(place: int) -> None:
+            turn = place
+            while time.perf_counter() - start < bounds.min_seconds:
+                indices = [(turn * self._layout.batch + k) * 7 % len(loaded) for k in range(self._layout.batch)]
+                self._workload.respond(self._engine.infer(self._library.gather(indices)))
+                done[place] += self._layout.batch
+                turn += self._layout.streams
+
+        threads = [threading.Thread(target=work, args=(place,)) for place in range(self._layout.streams)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(done) / (time.perf_counter() - start)
+
+
+def real_rows(folder: Path) -> list[Row]:
+    """LoadGen's Offline throughput over a bare loop's, in turn."""
+    bed = Bed(Ask(NETWORK, folder, engine=ENGINE, precision=PRECISION), silent)
+    bounds = replace(bounds_of(NETWORK, "Offline", official=False), min_seconds=3.0)
+    layout = Layout(bed.threads, bed.calibration(bed.threads).best_batch())
+    bare = BareLoop(layout, bed.threads)
+    rate = bare.samples_per_second(bounds)
+    ratios, harness = [], []
+    for _ in range(ROUNDS):
+        before = bare.samples_per_second(bounds)
+        seen = bed.measure(bounds, layout, rate, "real").figures["result_samples_per_second"]
+        after = bare.samples_per_second(bounds)
+        harness.append(seen)
+        ratios.append(2 * seen / (before + after))
+    name = f"{NETWORK} mini (trained), {ENGINE} {PRECISION}, {layout.streams} streams, batch {layout.batch}"
+    return [
+        Row(f"{name}: LoadGen Offline", statistics.median(harness), "samples/s"),
+        Row(f"{name}: LoadGen ÷ bare loop", statistics.median(ratios), "×", floor=0.97),
+    ]
+
+
+def main() -> None:
+    """Measure, print, and where asked write and judge."""
+    with tempfile.TemporaryDirectory() as folder:
+        report(lambda: [*null_rows(Path(folder)), *real_rows(Path(folder))], title="Harness overhead")
+
+
+if __name__ == "__main__":
+    main()

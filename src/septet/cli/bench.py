@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``septet bench``: run networks under the official LoadGen."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from septet.cli.progress import Display
+from septet.config import PRECISIONS
+from septet.devices.cpu import Cpu
+from septet.engines.engine import ENGINES
+from septet.errors import UnknownNetwork
+from septet.harness.ask import Ask
+from septet.harness.folder import ResultsFolder
+from septet.harness.result import Result, save_results, write_whole
+from septet.harness.rules import CATEGORIES, SCENARIOS, Scenario, scenarios_of
+from septet.harness.run import Session
+from septet.report.page import page
+from septet.report.table import figure, print_table
+from septet.workloads.workload import WORKLOADS, networks
+
+TARGETS = {"99": 0.99, "99.9": 0.999}
+
+Work = tuple[Ask, tuple[Scenario, ...]]
+"""One network on one engine, and the scenarios to run of it."""
+
+
+@click.command()
+@click.argument("network", required=False)
+@click.option("--size", type=click.Choice(["mini", "full"]), default="mini", show_default=True,
+              help="The trained miniature, or the network at full size.")  # fmt: skip
+@click.option("--scenario", "scenarios", type=click.Choice(SCENARIOS, case_sensitive=False), multiple=True,
+              help="Run only this scenario; may be given again.")  # fmt: skip
+@click.option("--category", type=click.Choice(CATEGORIES), help="Run what this category has.")
+@click.option("--target", type=click.Choice(list(TARGETS)), help="Accuracy to hold, in % of FP32.")
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="openvino", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Cores to use.  [default: all]")
+@click.option("--streams", type=click.IntRange(1),
+              help="Calls side by side.  [default: 1 for latency, one a core for throughput]")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1), help="Largest batch.  [default: the best one measured]")
+@click.option("--weights", default="auto", metavar="auto|official|synthetic|FILE",
+              help="Weights of a full-size network.", show_default=True)  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path), metavar="FOLDER", help="The data set.")
+@click.option("--mode", type=click.Choice(["both", "performance", "accuracy"]), default="both",
+              show_default=True)  # fmt: skip
+@click.option("--official", is_flag=True, help="v0.7's durations and query counts instead of a quick run.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Where logs and results go.  [default: results/TIME]")  # fmt: skip
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the results there too.")  # fmt: skip
+def bench(
+    network: str | None,
+    scenarios: tuple[Scenario, ...],
+    target: str | None,
+    output: Path | None,
+    json_file: Path | None,
+    **settings: Any,
+) -> None:
+    """Run NETWORK under the official MLPerf LoadGen, with the accuracy run.
+
+    Without NETWORK: every network's miniature in all its scenarios, and its full size Offline and
+    SingleStream in FP32 and in the lowest precision that this CPU computes in.
+    Exits with 1 if a result is INVALID.
+    """
+    folder = output or _new_folder()
+    command = shlex.join(["septet", *sys.argv[1:]])
+    fixed: dict[str, Any] = {"folder": folder, "ratio": TARGETS.get(target or ""), "command": command}
+    if network is None:
+        work = _main_job(fixed, settings)
+    else:
+        if network not in WORKLOADS:
+            raise UnknownNetwork(f"no network is called {network!r}; there are: {', '.join(networks())}")
+        ask = Ask(network, **fixed, **settings)
+        work = [(ask, scenarios_of(network, ask.category, scenarios))]
+    _finish(_run(work, folder), folder, json_file)
+
+
+def _main_job(fixed: dict[str, Any], settings: dict[str, Any]) -> list[Work]:
+    low = "bf16" if Cpu.detect().bf16 else "f32"
+    shared = fixed | {key: settings[key] for key in ("weights", "data", "official", "threads")}
+    work: list[Work] = []
+    for network in networks():
+        mini = Ask(network, size="mini", engine="openvino", precision=low, **shared)
+        work.append((mini, scenarios_of(network, None, ())))
+        for engine, precision in (("onnx", "f32"), ("openvino", low)):
+            full = Ask(network, size="full", engine=engine, precision=precision, **shared)
+            work.append((full, ("SingleStream", "Offline")))
+    return work
+
+
+def _run(work: list[Work], folder: Path) -> list[Result]:
+    with ResultsFolder(folder) as kept, Display(Console(stderr=True)) as display:
+        for result in _results(work, display):
+            kept.add(result)
+            display.note(_line(result))
+        return kept.results
+
+
+def _results(work: list[Work], display: Display) -> Iterator[Result]:
+    for ask, scenarios in work:
+        session = Session(ask, display.step)
+        for scenario in scenarios:
+            yield session.run(scenario)
+
+
+def _line(result: Result) -> str:
+    why = f": {'; '.join(result.why)}" if result.why else ""
+    name = f"{result.network} {result.size} {result.scenario} {result.engine} {result.precision}"
+    return f"{name}: {figure(result)}, {result.verdict}{why}"
+
+
+def _finish(results: list[Result], folder: Path, json_file: Path | None) -> None:
+    if json_file:
+        save_results(json_file, results)
+    write_whole(folder / "report.html", page(results).encode())
+    print_table(results, Console())
+    click.echo(f"results: {folder / 'results.json'}")
+    click.echo(f"report:  {folder / 'report.html'}")
+    if any(result.verdict == "INVALID" for result in results):
+        sys.exit(1)
+
+
+def _new_folder() -> Path:
+    return Path("results") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

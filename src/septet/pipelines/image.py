@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images to tensors, as the v0.7 reference does it for ResNet-50.
+
+Source: mlcommons/inference v0.7.1, vision/classification_and_detection/python/dataset.py, ``pre_process_vgg``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from septet.errors import DataError
+from septet.tensor import Array
+
+MEANS = np.array([123.68, 116.78, 103.94], np.float32)
+"""Means of red, green and blue that are subtracted; nothing is divided."""
+
+CROP_PERCENT = 87.5
+"""The crop's share of the shorter side."""
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Resize, crop, subtract means: uint8 [H, W, 3] RGB -> float32 [3, side, side]."""
+
+    side: int
+
+    def __call__(self, image: Array) -> Array:
+        """Preprocess one image of any size."""
+        cropped = centre_crop(resize_shorter(image, int(100.0 * self.side / CROP_PERCENT)), self.side)
+        centred = cropped.astype(np.float32) - MEANS
+        return np.ascontiguousarray(centred.transpose(2, 0, 1))
+
+
+def resize_shorter(image: Array, side: int) -> Array:
+    """Resize so that the shorter side is `side`, areas averaged; the longer side is cut to whole pixels."""
+    height, width = image.shape[:2]
+    upright = height > width
+    size = (side, int(side * height / width)) if upright else (int(side * width / height), side)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def centre_crop(image: Array, side: int) -> Array:
+    """The middle `side` × `side` pixels; an odd margin leaves the larger part below and to the right."""
+    height, width = image.shape[:2]
+    top, left = int((height - side) / 2), int((width - side) / 2)
+    return image[top : top + side, left : left + side]
+
+
+def decode(path: Path) -> Array:
+    """Read an image file: uint8 [H, W, 3] RGB, greyscale and transparent ones made RGB.
+
+    Raises DataError, naming the file, for one that is missing, empty, cut short or not an image.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    # a decoder fills what is missing of a cut JPEG with grey and says so only on stderr
+    if content.startswith(_JPEG_START) and _JPEG_END not in content[-64:]:
+        raise DataError(f"{path}: the JPEG image is cut short")
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if image is None:
+        raise DataError(f"{path}: not a readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The null workload: numbers that are to come back as they went, to try the harness without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from septet.errors import DataError
+from septet.tensor import Array, Tensors
+from septet.workloads.accuracy import wilson
+from septet.workloads.workload import Asked, Score, Size, Workload
+
+SAMPLES = 1_024
+
+
+class NullWorkload(Workload):
+    """Sample i is the number i; the metric is the share that comes back unchanged, in %."""
+
+    name: ClassVar[str] = "null"
+    origin = "trained"
+    model = None
+    data = "indices"
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+
+    @classmethod
+    def open(cls, size: Size, asked: Asked) -> NullWorkload:
+        return cls(size)
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def sample(self, index: int) -> Tensors:
+        """``x``, int64 [1]."""
+        return {"x": np.array([index], np.int64)}
+
+    def respond(self, outputs: Tensors) -> Array:
+        """``y`` as it came, int64 [N, 1]."""
+        return outputs["y"]
+
+    @property
+    def scored(self) -> bool:
+        return True
+
+    def score(self, responses: Mapping[int, bytes]) -> Score:
+        """The share echoed, in %."""
+        if len(responses) != SAMPLES:
+            raise DataError(f"{len(responses)} of {SAMPLES} samples have an answer")
+        right = np.array([responses[index] == np.int64(index).tobytes() for index in range(SAMPLES)], np.float64)
+        low, high = wilson(int(right.sum()), SAMPLES)
+        return Score("echoed", "%", 100 * float(right.mean()), 100 * low, 100 * high, right)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ResNet-50 v1.5 on ImageNet, and its trained miniature on digit scenes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+
+from septet.engines.model import OnnxFile, read_onnx
+from septet.errors import DataError, ModelInvalid, UsageError
+from septet.pipelines.image import Classifier
+from septet.tensor import Array, Tensors
+from septet.workloads import digits, resnet
+from septet.workloads.accuracy import wilson
+from septet.workloads.imagenet import Images, MadeUpImages, open_images
+from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
+from septet.workloads.weights import Found, Official, built, find
+from septet.workloads.workload import Asked, Score, Size, Workload
+
+OFFICIAL = Official(
+    url="https://zenodo.org/record/2592612/files/resnet50_v1.onnx",
+    md5="a638cf028b5870da29e09ccc2f7182e7",
+)
+"""v0.7's ONNX file. Its MD5 is from MLCommons' mlperf-automations, script/get-ml-model-resnet50/meta.yaml."""
+
+TRAINED = Path(__file__).parent / "data" / "resnet50-mini.npz"
+"""The miniature's weights, as ``recipes/resnet50.py`` wrote them."""
+
+SEED = 50
+MADE_UP = 1_024
+
+
+class SceneImages(Images):
+    """Digit scenes as a data set of labelled images."""
+
+    labelled = True
+
+    def __init__(self, split: digits.Split) -> None:
+        self._scenes = digits.DigitScenes(split)
+        self.words = f"digit scenes, {split} split, {len(self._scenes):,} images"
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def image(self, index: int) -> Array:
+        return self._scenes.image(index)
+
+    def label(self, index: int) -> int:
+        return self._scenes.label(index)
+
+
+class ResNet50(Workload):
+    """Image classification; the metric is top-1 in %."""
+
+    name: ClassVar[str] = "resnet50"
+
+    def __init__(self, size: Size, net: ResNet, found: Found, images: Images) -> None:
+        self.size = size
+        self.model = found.path
+        self.origin = found.origin
+        self.data = images.words
+        self.notes = found.notes
+        self._file = read_onnx(found.path)
+        self._input = _image_input(self._file, found.path, net)
+        self._output, self._first_class = _class_output(self._file, found.path, net)
+        self._images = images
+        self._prepare = Classifier(net.image)
+
+    @classmethod
+    def open(cls, size: Size, asked: Asked) -> ResNet50:
+        return _mini(asked) if size == "mini" else _full(asked)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sample(self, index: int) -> Tensors:
+        """The preprocessed image: float32 [3, side, side]."""
+        return {self._input: self._prepare(self._images.image(index))}
+
+    def respond(self, outputs: Tensors) -> Array:
+        """The class of each image, int64 [N, 1]."""
+        answer = outputs[self._output]
+        classes = answer if answer.ndim == 1 else answer.argmax(axis=1)
+        return (classes - self._first_class).astype(np.int64).reshape(-1, 1)
+
+    @property
+    def scored(self) -> bool:
+        return self.origin != "synthetic" and self._images.labelled
+
+    def score(self, responses: Mapping[int, bytes]) -> Score:
+        """Top-1 in %, with Wilson's interval."""
+        missing = next((index for index in range(len(self)) if index not in responses), None)
+        if missing is not None:
+            raise DataError(f"{self.data}: sample {missing} has no answer")
+        answers = [int(np.frombuffer(responses[index], np.int64)[0]) for index in range(len(self))]
+        right = np.array([answer == self._images.label(index) for index, answer in enumerate(answers)], float)
+        low, high = wilson(int(right.sum()), len(right))
+        return Score("top-1", "%", 100 * float(right.mean()), 100 * low, 100 * high, right)
+
+
+def _full(asked: Asked) -> ResNet50:
+    found = find(asked.weights, OFFICIAL, _made_up_model, f"resnet50-full-synthetic-{SEED}")
+    images = open_images(asked.data) if asked.data else MadeUpImages(MADE_UP)
+    return ResNet50("full", RESNET50, found, images)
+
+
+def _made_up_model() -> onnx.ModelProto:
+    return resnet.build(RESNET50, resnet.synthetic(RESNET50, SEED))
+
+
+def _mini(asked: Asked) -> ResNet50:
+    if asked.weights != "auto" or asked.data is not None:
+        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
+    key = hashlib.md5(TRAINED.read_bytes(), usedforsecurity=False).hexdigest()[:12]
+    path = built(_trained_model, f"resnet50-mini-{key}")
+    return ResNet50("mini", RESNET_MINI, Found(path, "trained"), SceneImages("test"))
+
+
+def _trained_model() -> onnx.ModelProto:
+    with np.load(TRAINED, allow_pickle=False) as weights:
+        return resnet.build(RESNET_MINI, dict(weights))
+
+
+def _image_input(file: OnnxFile, path: Path, net: ResNet) -> str:
+    spec = file.inputs[0]
+    side = net.image
+    fits = spec.dtype == np.float32 and len(spec.shape) == 4
+    if len(file.inputs) != 1 or not fits or spec.shape[1:] not in ((3, side, side), (3, None, None)):
+        have = "; ".join(map(str, file.inputs))
+        raise ModelInvalid(f"{path}: takes ({have}), not one float32 image [?, 3, {side}, {side}]")
+    return spec.name
+
+
+def _class_output(file: OnnxFile, path: Path, net: ResNet) -> tuple[str, int]:
+    """The output to read, scores or the class itself, and the number that its first class has.
+
+    The official graph counts a background class first: 1,001 scores, and classes from 1 on.
+    """
+    scores = [spec for spec in file.outputs if spec.dtype == np.float32 and len(spec.shape) == 2]
+    for spec in scores:
+        if spec.shape[1] in (net.classes, net.classes + 1):
+            return spec.name, spec.shape[1] - net.classes
+    classes = [spec for spec in file.outputs if spec.dtype.kind == "i" and len(spec.shape) == 1]
+    if classes and not scores:
+        return classes[0].name, 0
+    have = "; ".join(map(str, file.outputs))
+    raise ModelInvalid(f"{path}: gives ({have}), not scores of {net.classes} classes")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from septet.harness.library import Library
+from septet.tensor import Array, Tensors
+from septet.workloads.workload import Asked, Score, Size, Workload
+
+
+class Rows(Workload):
+    """Sample i is the vector [i, i + 1], or of i % 3 + 1 elements where `ragged`."""
+
+    def __init__(self, ragged: bool = False) -> None:
+        self.ragged = ragged
+
+    @classmethod
+    def open(cls, size: Size, asked: Asked) -> Workload:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return 20
+
+    def sample(self, index: int) -> Tensors:
+        return {"x": np.arange(index, index + (index % 3 + 1 if self.ragged else 2))}
+
+    def collate(self, samples: Sequence[Tensors]) -> Tensors:
+        return (
+            {"x": np.concatenate([sample["x"] for sample in samples])} if self.ragged else super().collate(samples)
+        )
+
+    def respond(self, outputs: Tensors) -> Array:
+        raise NotImplementedError
+
+    @property
+    def scored(self) -> bool:
+        return False
+
+    def score(self, responses: Mapping[int, bytes]) -> Score:
+        raise NotImplementedError
+
+
+def test_a_batch_is_the_samples_in_the_order_asked() -> None:
+    library = Library(Rows())
+    library.load([3, 7, 11])
+    assert library.gather([11, 3, 3])["x"].tolist() == [[11, 12], [3, 4], [3, 4]]
+
+
+def test_one_sample_is_a_view_and_copies_nothing() -> None:
+    library = Library(Rows())
+    library.load([3, 7])
+    one, other = library.gather([7])["x"], library.gather([7])["x"]
+    assert one.shape == (1, 2)
+    assert np.shares_memory(one, other)
+
+
+def test_samples_of_unlike_shape_are_joined_by_the_workload() -> None:
+    library = Library(Rows(ragged=True))
+    library.load([1, 2])
+    assert library.gather([2, 1])["x"].tolist() == [2, 3, 4, 1, 2]
+
+
+def test_a_sample_that_is_not_loaded_is_named() -> None:
+    library = Library(Rows())
+    library.load([3])
+    with pytest.raises(KeyError, match="sample 4"):
+        library.gather([3, 4])
+    library.unload()
+    with pytest.raises(KeyError, match="sample 3"):
+        library.gather([3])
+
+
+def test_loading_replaces_and_tells_how_far_it_is() -> None:
+    library = Library(Rows())
+    told: list[int] = []
+    library.load([1, 2])
+    library.load([5, 6, 7], told.append)
+    assert told == [1, 2, 3]
+    with pytest.raises(KeyError, match="sample 1"):
+        library.gather([1])
