@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ledger import Row, report
-
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
@@ -95,7 +94,7 @@ def real_rows(folder: Path) -> list[Row]:
     """LoadGen's Offline throughput over a bare loop's, in turn."""
     bed = Bed(Ask(NETWORK, folder, engine=ENGINE, precision=PRECISION), silent)
     bounds = replace(bounds_of(NETWORK, "Offline", official=False), min_seconds=3.0)
-    layout = Layout(bed.threads, bed.calibration(bed.threads).best_batch())
+    layout = Layout(bed.threads, bed.calibration(bed.threads).fastest_batch())
     bare = BareLoop(layout, bed.threads)
     rate = bare.samples_per_second(bounds)
     ratios, harness = [], []

@@ -61,9 +61,13 @@ class Calibration(msgspec.Struct, frozen=True, tag=True):
         """Samples per second at the largest timed batch size that is not above `batch`."""
         return self.rate(max(size for size in self.seconds if size <= batch))
 
-    def best_batch(self) -> int:
+    def fastest_batch(self) -> int:
+        """The batch of the best rate: right where nobody waits for the first answer."""
+        return max(self.seconds, key=self.rate)
+
+    def soonest_batch(self) -> int:
         """The smallest batch that reaches 97 % of the best rate: a larger one only adds latency."""
-        best = max(map(self.rate, self.seconds))
+        best = self.rate(self.fastest_batch())
         return min(batch for batch in self.seconds if self.rate(batch) >= 0.97 * best)
 
 

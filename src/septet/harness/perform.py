@@ -147,7 +147,7 @@ def _highest(
 def _throughput_layout(bed: Bed) -> Layout:
     """One stream a thread: it costs nothing in throughput and isolates better."""
     streams = bed.ask.streams or bed.threads
-    return Layout(streams, bed.ask.batch or bed.calibration(streams).best_batch())
+    return Layout(streams, bed.ask.batch or bed.calibration(streams).fastest_batch())
 
 
 def _server_layout(bed: Bed, limit: float) -> Layout:
@@ -159,4 +159,4 @@ def _server_layout(bed: Bed, limit: float) -> Layout:
     calibration = bed.calibration(streams)
     # no sample of a batch is answered before all are, so a batch too must stay well inside the limit
     largest = max((batch for batch, seconds in calibration.seconds.items() if seconds < inside), default=1)
-    return Layout(streams, bed.ask.batch or min(calibration.best_batch(), largest))
+    return Layout(streams, bed.ask.batch or min(calibration.soonest_batch(), largest))

@@ -107,6 +107,8 @@ class Worker:
         # LoadGen is imported here because its configuration belongs to the process that imports it.
         from septet.harness import loadgen
 
+        if self.job.bounds.scenario == "Server":
+            sys.setswitchinterval(SWITCH_SECONDS)
         planned = self.job.bounds.queries_at(self.job.rate)
         meter = Meter(
             loadgen.complete,
@@ -229,7 +231,6 @@ def main() -> None:
     report = Reporter(events)
     line = sys.stdin.buffer.readline()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         report.say(run(msgspec.json.decode(line, type=Job), report))
     except BaseException as error:

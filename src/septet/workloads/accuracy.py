@@ -38,7 +38,8 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     share, spread = right / count, Z**2 / count
     centre = (share + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # the bounds hold the share itself, whatever rounding does at its ends
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
 def compare(score: Score, reference: Score, target: float) -> Comparison:

@@ -74,14 +74,16 @@ def _glyphs(split: Split) -> dict[int, Array]:
     for digit in range(10):
         images = digits.images[digits.target == digit].astype(np.float32) / 16
         images = images[np.random.default_rng(digit).permutation(len(images))]
-        begin = round(len(images) * sum(share for name, share in SHARES.items() if _before(name, split)))
-        found[digit] = images[begin : begin + round(len(images) * SHARES[split])]
+        begin, end = (round(len(images) * part) for part in _span(split))
+        found[digit] = images[begin:end]
     return found
 
 
-def _before(one: Split, other: Split) -> bool:
+def _span(split: Split) -> tuple[float, float]:
+    """Where the split's share begins and ends, of 1."""
     order = list(SHARES)
-    return order.index(one) < order.index(other)
+    before = sum(SHARES[other] for other in order[: order.index(split)])
+    return before, before + SHARES[split]
 
 
 def _ground(draw: np.random.Generator) -> Array:

@@ -39,7 +39,7 @@ class Answering(Target):
 
 def run(tmp_path: Path, seconds: Sequence[float], *, give_up: bool = False) -> tuple[Outcome, Clock, Answering]:
     bounds = bounds_of("null", "MultiStream", official=False)
-    bounds = replace(bounds, min_seconds=0.0, min_queries=len(seconds), limit_seconds=INTERVAL)
+    bounds = replace(bounds, min_seconds=0.01, min_queries=len(seconds), limit_seconds=INTERVAL)
     job = Job(
         "null",
         "mini",

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from results_made import made_accuracy, made_result, made_results
+from septet.harness.result import Loadgen, Result
+from septet.report.page import page
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Balanced(HTMLParser):
+    """Collects tags, and fails on one that is not closed."""
+
+    void = frozenset({"meta", "link", "br", "line", "rect", "circle", "path", "polyline"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+
+def parse(results: list[Result]) -> tuple[str, list[str]]:
+    text, parser = page(results), Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    return text, parser.seen
+
+
+def test_a_whole_run_has_a_table_and_all_pictures() -> None:
+    text, tags = parse(made_results())
+    assert tags.count("svg") == 2 + 4 + 1  # throughput and latency by network, accuracy
+    assert text.count("<details>") == len(made_results())
+    for words in ("unofficial quick run", "synthetic weights: speed only", "took 17.3 ms", "undecided", "missed"):
+        assert words in text
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    text, tags = parse(made_results())
+    assert not re.search(r"https?://(?!www\.w3\.org)", text.replace("http://www.w3.org", ""))
+    assert {"script", "iframe", "img"}.isdisjoint(tags)
+    assert "default-src 'none'" in text
+
+
+def test_text_from_results_is_escaped() -> None:
+    fields = ("network", "engine", "precision", "data", "command", "commit", "time")
+    loadgen = Loadgen(EVIL, EVIL, {EVIL: EVIL})
+    evil = made_result(
+        **dict.fromkeys(fields, EVIL), notes=[EVIL], why=[EVIL], versions={EVIL: EVIL}, loadgen=loadgen
+    )
+    text, tags = parse([evil])
+    assert "script" not in tags
+    assert EVIL not in text
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [],
+        [made_result()],
+        [made_result(metric=None, latency=None, accuracy=None, samples=0, seconds=0.0, verdict="INVALID")],
+        [made_result(network=f"network{n}", engine=f"engine{n % 9}") for n in range(200)],
+    ],
+    ids=["none", "one", "nothing measured", "many"],
+)
+def test_odd_lists_give_a_sane_page(results: list[Result]) -> None:
+    text, tags = parse(results)
+    assert ("svg" in tags) == any(result.seconds > 0 for result in results)
+    assert ("No results" in text) == (results == [])
+
+
+def test_an_official_run_says_so() -> None:
+    text, _ = parse([made_result(official=True, notes=[])])
+    assert "Official: by the full rules" in text
+    assert "unofficial" not in text.replace("label-unofficial", "")
+
+
+def test_each_verdict_has_a_shape_of_its_own() -> None:
+    text, _ = parse([made_result(accuracy=made_accuracy(v), precision=v) for v in ("met", "missed", "undecided")])
+    assert all(shape in text for shape in ('class="dot s0"', 'class="whisker s1"', 'class="ring s2"'))
