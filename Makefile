@@ -35,7 +35,7 @@ check: install ## formatting, lint, types, floors
 	$(BIN)/lint-imports --no-logo
 
 docs: install ## write the reference pages into docs/_build
-	$(BIN)/python -m pydoc -n localhost >/dev/null
+	$(BIN)/pdoc --docformat restructuredtext --output-directory docs/_build septet '!septet.harness.loadgen'
 
 train: install ## train a network's miniature again: make train NETWORK=resnet50
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'

@@ -126,6 +126,7 @@ BENCH_NULL = ("bench", "null", "--engine", "null", "--threads", "1", "--mode", "
         ("bench resnet50 --engine onnx --precision bf16", "it runs: f32, int8"),
         ("bench resnet50 --precision int8", "not a quantised file"),
         ("bench resnet50 --threads 1 --streams 4 --scenario Offline", "4 streams do not fit on 1 threads"),
+        ("bench --size full", "--size goes with a network"),
         ("report none.json", "none.json: No such file"),
         ("report broken.onnx", "not a Septet results file"),
         ("report newer.json", "newer.json: follows results schema 99"),

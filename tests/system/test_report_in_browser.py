@@ -58,7 +58,7 @@ def test_the_page_shows_whole(browser: Any, width: int, scheme: str, tmp_path: P
     assert browser.title == "Septet report: resnet50"
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     pictures = browser.execute_script(
-        "return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect()).map(r => [r.width, r.height])"
+        "return [...document.querySelectorAll('svg')].map(s => [s.clientWidth, s.clientHeight])"
     )
     assert len(pictures) == 7
     assert all(w > 250 and h > 40 for w, h in pictures)
@@ -77,7 +77,8 @@ def _overlapping_labels(browser: Any) -> list[list[str]]:
             const labels = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]);
             for (const [i, [a, p]] of labels.entries())
                 for (const [b, q] of labels.slice(i + 1))
-                    if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 2 && q.top < p.bottom - 2)
+                    if (p.left < q.right - 1 && q.left < p.right - 1 &&
+                        p.top < q.bottom - 2 && q.top < p.bottom - 2)
                         pairs.push([a, b]);
         }
         return pairs;

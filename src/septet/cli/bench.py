@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from septet.cli.progress import Display
 from septet.config import PRECISIONS
 from septet.devices.cpu import Cpu
 from septet.engines.engine import ENGINES
-from septet.errors import UnknownNetwork
+from septet.errors import UnknownNetwork, UsageError
 from septet.harness.ask import Ask
 from septet.harness.folder import ResultsFolder
 from septet.harness.result import Result, save_results, write_whole
@@ -26,6 +27,9 @@ from septet.harness.run import Session
 from septet.report.page import page
 from septet.report.table import figure, print_table
 from septet.workloads.workload import WORKLOADS, networks
+
+MAIN_OPTIONS = {"threads", "weights", "data", "mode", "official", "output", "json_file"}
+"""The options that the main job takes."""
 
 TARGETS = {"99": 0.99, "99.9": 0.999}
 
@@ -75,6 +79,7 @@ def bench(
     command = shlex.join(["septet", *sys.argv[1:]])
     fixed: dict[str, Any] = {"folder": folder, "ratio": TARGETS.get(target or ""), "command": command}
     if network is None:
+        _refuse_options()
         work = _main_job(fixed, settings)
     else:
         if network not in WORKLOADS:
@@ -84,15 +89,25 @@ def bench(
     _finish(_run(work, folder), folder, json_file)
 
 
+def _refuse_options() -> None:
+    """The main job chooses networks, engines and scenarios itself: asking for one of them needs a network."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in MAIN_OPTIONS:
+            raise UsageError(f"{option.opts[0]} goes with a network: septet bench NETWORK {option.opts[0]} …")
+
+
 def _main_job(fixed: dict[str, Any], settings: dict[str, Any]) -> list[Work]:
     low = "bf16" if Cpu.detect().bf16 else "f32"
-    shared = fixed | {key: settings[key] for key in ("weights", "data", "official", "threads")}
+    shared = fixed | {key: settings[key] for key in ("official", "threads", "mode")}
+    brought = {key: settings[key] for key in ("weights", "data")}
     work: list[Work] = []
     for network in networks():
         mini = Ask(network, size="mini", engine="openvino", precision=low, **shared)
         work.append((mini, scenarios_of(network, None, ())))
         for engine, precision in (("onnx", "f32"), ("openvino", low)):
-            full = Ask(network, size="full", engine=engine, precision=precision, **shared)
+            full = Ask(network, size="full", engine=engine, precision=precision, **shared, **brought)
             work.append((full, ("SingleStream", "Offline")))
     return work
 

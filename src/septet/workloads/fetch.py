@@ -61,7 +61,7 @@ def _fetch_new(url: str, to: Path, md5: str, tries: int, on_bytes: OnBytes) -> N
             if attempt == tries or _is_final(error):
                 raise Unreachable(f"{url}: {_reason(error)}") from error
             time.sleep(2.0**attempt / 4)
-    if (seen := _md5(part)) != md5:
+    if (seen := md5_of(part)) != md5:
         part.unlink()
         raise ChecksumMismatch(f"{url}: MD5 is {seen}, published as {md5}; what arrived was thrown away")
     part.replace(to)
@@ -103,7 +103,8 @@ def _reason(error: Exception) -> str:
     return str(error.reason if isinstance(error, urllib.error.URLError) else error) or type(error).__name__
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """The MD5 of a file, in hexadecimal; it finds damage, not malice."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +16,7 @@ from septet.pipelines.image import Classifier
 from septet.tensor import Array, Tensors
 from septet.workloads import digits, resnet
 from septet.workloads.accuracy import wilson
+from septet.workloads.fetch import md5_of
 from septet.workloads.imagenet import Images, MadeUpImages, open_images
 from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
 from septet.workloads.weights import Found, Official, built, find
@@ -116,8 +116,7 @@ def _made_up_model() -> onnx.ModelProto:
 def _mini(asked: Asked) -> ResNet50:
     if asked.weights != "auto" or asked.data is not None:
         raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    key = hashlib.md5(TRAINED.read_bytes(), usedforsecurity=False).hexdigest()[:12]
-    path = built(_trained_model, f"resnet50-mini-{key}")
+    path = built(_trained_model, f"resnet50-mini-{md5_of(TRAINED)[:12]}")
     return ResNet50("mini", RESNET_MINI, Found(path, "trained"), SceneImages("test"))
 
 

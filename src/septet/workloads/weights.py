@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from septet.errors import FetchError, ModelError, ModelNotFound, Unreachable
-from septet.workloads.fetch import cache_dir, fetch
+from septet.workloads.fetch import cache_dir, fetch, md5_of
 from septet.workloads.workload import Origin
 
 SYNTHETIC_NOTE = "synthetic weights: speed only"
@@ -85,20 +84,15 @@ def built(make: Callable[[], onnx.ModelProto], key: str) -> Path:
     """
     path = cache_dir() / "built" / f"{key}.onnx"
     check = path.with_suffix(".md5")
-    if path.exists() and check.exists() and check.read_text() == _md5(path):
+    if path.exists() and check.exists() and check.read_text() == md5_of(path):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
         onnx.save(make(), beside)
-        digest = _md5(beside)
+        digest = md5_of(beside)
         beside.replace(path)
         check.write_text(digest)
     except OSError as error:
         raise ModelError(f"{path}: cannot be built: {error.strerror or error}") from error
     return path
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
