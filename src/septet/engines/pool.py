@@ -15,11 +15,11 @@ Slot = TypeVar("Slot")
 
 
 class Pool(Generic[Slot]):
-    """Lends each of `slots` to one call at a time."""
+    """Lends each of `slots` to one call at a time, in turn: as many calls as there are slots touch them all."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._count = len(slots)
-        self._free: queue.LifoQueue[Slot | None] = queue.LifoQueue()
+        self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         for slot in slots:

@@ -159,7 +159,7 @@ class Worker:
     def warm_up(self, indices: Sequence[int]) -> None:
         """Run every stream once at the batch sizes of the test: engines compile and allocate on first use."""
         for batch in {1, min(self.job.batch, len(indices))}:
-            for _ in range(self.job.streams + 1):
+            for _ in range(self.job.streams):  # streams take calls in turn
                 self.engine.infer(self.library.gather(list(indices[:batch])))
 
     def _guard(self, step: Callable[[Sequence[int]], None]) -> Callable[[Sequence[int]], None]:
