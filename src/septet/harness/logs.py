@@ -51,7 +51,10 @@ def _read_detail(path: Path) -> list[tuple[str, Any]]:
     entries = []
     for line in lines:
         if line.startswith(prefix):
-            entry = msgspec.json.decode(line[len(prefix) :], type=_Entry)
+            try:
+                entry = msgspec.json.decode(line[len(prefix) :], type=_Entry)
+            except msgspec.DecodeError as error:
+                raise RunCrashed(f"LoadGen's log {path} is cut off: is the disk full?") from error
             entries.append((entry.key, entry.value))
     return entries
 
