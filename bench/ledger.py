@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -59,7 +60,7 @@ def report(measure: Callable[[], list[Row]], title: str) -> None:
         record = {
             "title": title,
             "rows": [asdict(row) for row in rows],
-            "machine": {name: getattr(where, name) for name in where.__struct_fields__},
+            "machine": msgspec.structs.asdict(where),
             "versions": versions(),
             "commit": commit(),
             "command": shlex.join(sys.argv),

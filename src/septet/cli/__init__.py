@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib import import_module
+from pkgutil import resolve_name
 from types import FrameType
 
 import click
@@ -31,8 +31,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        command: click.Command = resolve_name(COMMANDS[cmd_name])
         return command
 
     def invoke(self, ctx: click.Context) -> object:

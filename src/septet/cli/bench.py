@@ -18,7 +18,7 @@ from septet.cli.progress import Display
 from septet.config import PRECISIONS
 from septet.devices.cpu import Cpu
 from septet.engines.engine import ENGINES
-from septet.errors import UnknownNetwork, UsageError
+from septet.errors import UsageError
 from septet.harness.ask import Ask
 from septet.harness.folder import ResultsFolder
 from septet.harness.result import Result, save_results, write_whole
@@ -26,7 +26,7 @@ from septet.harness.rules import CATEGORIES, SCENARIOS, Scenario, scenarios_of
 from septet.harness.run import Session
 from septet.report.page import page
 from septet.report.table import figure, print_table
-from septet.workloads.workload import WORKLOADS, networks
+from septet.workloads.workload import networks, workload_class
 
 MAIN_OPTIONS = {"threads", "weights", "data", "mode", "official", "output", "json_file"}
 """The options that the main job takes."""
@@ -82,8 +82,7 @@ def bench(
         _refuse_options()
         work = _main_job(fixed, settings)
     else:
-        if network not in WORKLOADS:
-            raise UnknownNetwork(f"no network is called {network!r}; there are: {', '.join(networks())}")
+        workload_class(network)  # an unknown one is refused before anything else is looked at
         ask = Ask(network, **fixed, **settings)
         work = [(ask, scenarios_of(network, ask.category, scenarios))]
     _finish(_run(work, folder), folder, json_file)

@@ -83,9 +83,10 @@ def _extras() -> Iterator[str]:
 
 def _advice() -> Iterator[str]:
     cpu = Cpu.detect()
+    busy = load_average() > 0.5 * len(cpu.cores)
     if not cpu.bf16:
         yield "this CPU does not compute in bf16: --precision bf16 is refused"
-    if load_average() > 0.5 * len(cpu.cores):
+    if busy:
         yield "the machine is busy: latencies measured now will be too long"
-    if cpu.bf16 and load_average() <= 0.5 * len(cpu.cores):
+    if cpu.bf16 and not busy:
         yield "nothing is missing for the networks that this Septet has"

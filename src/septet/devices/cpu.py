@@ -75,7 +75,8 @@ def load_average() -> float:
 
 def _cores(cgroup: Path) -> tuple[int, ...]:
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return tuple(allowed)[: max(1, math.floor(_quota(cgroup)))] if _quota(cgroup) < math.inf else tuple(allowed)
+    quota = min(_quota(cgroup), len(allowed))
+    return tuple(allowed)[: max(1, math.floor(quota))]
 
 
 def _quota(cgroup: Path) -> float:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -87,9 +87,8 @@ def engine_class(name: str) -> type[Engine]:
     """The class of the engine called `name`. Raises UnknownEngine, EngineUnavailable (package not installed)."""
     if name not in ENGINES:
         raise UnknownEngine(f"no engine is called {name!r}; there are: {', '.join(ENGINES)}")
-    module, _, attribute = ENGINES[name].partition(":")
     try:
-        found: type[Engine] = getattr(import_module(module), attribute)
+        found: type[Engine] = resolve_name(ENGINES[name])
     except ModuleNotFoundError as error:
         raise EngineUnavailable(
             f"engine {name!r} needs the package {error.name!r}: pip install {error.name}"

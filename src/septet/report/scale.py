@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -46,8 +45,3 @@ def words(value: float) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{min(digits, 6)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def span(values: Sequence[float]) -> tuple[float, float]:
-    """The least and the greatest."""
-    return min(values), max(values)

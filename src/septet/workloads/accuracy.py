@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from septet.tensor import Array
 from septet.workloads.workload import Score
 
 Z = 1.959964
@@ -40,6 +41,12 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     half = Z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
     # the bounds hold the share itself, whatever rounding does at its ends
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def share(metric: str, right: Array) -> Score:
+    """The score in % of samples that are each right (1) or wrong (0), with Wilson's interval."""
+    low, high = wilson(int(right.sum()), len(right))
+    return Score(metric, "%", 100 * float(right.mean()), 100 * low, 100 * high, right)
 
 
 def compare(score: Score, reference: Score, target: float) -> Comparison:

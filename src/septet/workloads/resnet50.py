@@ -15,7 +15,7 @@ from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines.image import Classifier
 from septet.tensor import Array, Tensors
 from septet.workloads import digits, resnet
-from septet.workloads.accuracy import wilson
+from septet.workloads.accuracy import share
 from septet.workloads.fetch import md5_of
 from septet.workloads.imagenet import Images, MadeUpImages, open_images
 from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
@@ -99,8 +99,7 @@ class ResNet50(Workload):
             raise DataError(f"{self.data}: sample {missing} has no answer")
         answers = [int(np.frombuffer(responses[index], np.int64)[0]) for index in range(len(self))]
         right = np.array([answer == self._images.label(index) for index, answer in enumerate(answers)], float)
-        low, high = wilson(int(right.sum()), len(right))
-        return Score("top-1", "%", 100 * float(right.mean()), 100 * low, 100 * high, right)
+        return share("top-1", right)
 
 
 def _full(asked: Asked) -> ResNet50:

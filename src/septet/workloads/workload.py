@@ -6,8 +6,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -109,13 +109,17 @@ class Workload(ABC):
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def open_workload(network: str, size: Size, asked: Asked) -> Workload:
-    """Open the workload called `network`. Raises UnknownNetwork and whatever its `open` raises."""
+def workload_class(network: str) -> type[Workload]:
+    """The class of the workload called `network`. Raises UnknownNetwork."""
     if network not in WORKLOADS:
         raise UnknownNetwork(f"no network is called {network!r}; there are: {', '.join(networks())}")
-    module, _, attribute = WORKLOADS[network].partition(":")
-    kind: type[Workload] = getattr(import_module(module), attribute)
-    return kind.open(size, asked)
+    found: type[Workload] = resolve_name(WORKLOADS[network])
+    return found
+
+
+def open_workload(network: str, size: Size, asked: Asked) -> Workload:
+    """Open the workload called `network`. Raises UnknownNetwork and whatever its `open` raises."""
+    return workload_class(network).open(size, asked)
 
 
 def networks() -> list[str]:
