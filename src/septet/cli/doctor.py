@@ -68,7 +68,8 @@ def _engines() -> Iterator[str]:
     for name in ENGINES:
         try:
             engine = engine_class(name)
-            yield f"{name} {engine.version()}: {', '.join(engine.precisions)}"
+            titled = f"{name} {engine.version()}".rstrip()  # the null engine has no version
+            yield f"{titled}: {', '.join(engine.precisions)}"
         except EngineUnavailable as error:
             yield f"{name}: missing: {error}"
 
