@@ -66,7 +66,8 @@ class BareLoop:
     def __init__(self, size: Size, layout: Layout, threads: int) -> None:
         self._workload = open_workload(NETWORK, size, asked(size))
         config = EngineConfig(PRECISION, threads, layout.streams)
-        self._engine = load(ENGINE, self._workload.model, config, Cpu.detect().partition())
+        partition = Cpu.detect().partition()
+        self._predictor = self._workload.predictor(lambda path: load(ENGINE, path, config, partition))
         self._library = Library(self._workload)
         self._layout = layout
 
@@ -81,7 +82,7 @@ class BareLoop:
             turn = place
             while time.perf_counter() - start < bounds.min_seconds:
                 indices = [(turn * self._layout.batch + k) * 7 % len(loaded) for k in range(self._layout.batch)]
-                self._workload.respond(self._engine.infer(self._library.gather(indices)))
+                self._predictor(self._library.gather(indices))
                 done[place] += self._layout.batch
                 turn += self._layout.streams
 

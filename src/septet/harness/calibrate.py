@@ -22,9 +22,11 @@ def calibrate(call: Callable[[int], None], streams: int, samples: int) -> Calibr
     seconds: dict[int, float] = {}
     batch, idle = 1, 0
     while batch <= min(samples, _LARGEST_BATCH) and idle < 2:
+        began = time.perf_counter()
         call(batch)
+        slow = time.perf_counter() - began > _LONGEST_CALL
         before = max((size / took for size, took in seconds.items()), default=0.0)
-        seconds[batch] = _seconds_a_call(lambda: call(batch), streams)  # noqa: B023
+        seconds[batch] = _seconds_a_call(lambda: call(batch), streams, least=1 if slow else 2)  # noqa: B023
         if seconds[batch] > _LONGEST_CALL:
             break
         idle = 0 if batch / seconds[batch] > 1.03 * before else idle + 1
@@ -32,12 +34,12 @@ def calibrate(call: Callable[[int], None], streams: int, samples: int) -> Calibr
     return Calibration(streams, seconds)
 
 
-def _seconds_a_call(call: Callable[[], None], streams: int) -> float:
+def _seconds_a_call(call: Callable[[], None], streams: int, least: int) -> float:
     calls = [0] * streams
     start = time.perf_counter()
 
     def work(place: int) -> None:
-        while time.perf_counter() - start < _LEAST_SECONDS or calls[place] < 2:
+        while time.perf_counter() - start < _LEAST_SECONDS or calls[place] < least:
             call()
             calls[place] += 1
 

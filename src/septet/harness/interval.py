@@ -22,7 +22,8 @@ import septet
 from septet.errors import RunCrashed
 from septet.harness.job import Job, Outcome
 from septet.harness.rules import SEEDS
-from septet.harness.target import Rows, Target
+from septet.harness.target import Target
+from septet.workloads.predictor import Rows
 
 ISSUER = "Septet's interval clock (v0.7 MultiStream; not in LoadGen 6)"
 _PATIENCE_SECONDS = 60.0

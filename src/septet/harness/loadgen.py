@@ -17,7 +17,8 @@ import numpy as np
 from septet.harness.job import Job, Outcome
 from septet.harness.logs import read_outcome
 from septet.harness.rules import SEEDS
-from septet.harness.target import Rows, Target
+from septet.harness.target import Target
+from septet.workloads.predictor import Rows
 
 _ACCURACY_SAMPLES_PER_QUERY = 8
 

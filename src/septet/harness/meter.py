@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from septet.harness.target import Complete, Rows
+from septet.harness.target import Complete
+from septet.workloads.predictor import Rows
 
 
 class Meter:

@@ -16,7 +16,7 @@ QUICK_SECONDS: dict[Scenario, float] = {
 """How long a quick run lasts at least."""
 
 QUICK_QUERIES: dict[Scenario, int] = {
-    "SingleStream": 100,
+    "SingleStream": 64,
     "MultiStream": 64,
     "Server": 662,
     "Offline": 1,

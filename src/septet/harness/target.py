@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Target: whatever answers queries. `InlineTarget` and `QueuedTarget` ask an engine in this process."""
+"""A Target: whatever answers queries. `InlineTarget` and `QueuedTarget` ask a predictor in this process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from septet.engines.engine import Engine
 from septet.harness.library import Library
-from septet.tensor import Array
-from septet.workloads.workload import Workload
-
-Rows = Sequence[Array] | Array
-"""One answer a sample: the rows of an array, or a list of arrays."""
+from septet.workloads.predictor import Predictor, Rows
 
 Complete = Callable[[Sequence[int], Rows], None]
 """Takes query ids and their answers; the answers need to live only until it returns."""
@@ -32,22 +27,20 @@ class Target(ABC):
         """Answer what is still queued, then stop."""
 
 
-class EngineTarget(Target):
-    """Answers from an engine in this process: gather, infer, respond, complete."""
+class PredictorTarget(Target):
+    """Answers from a predictor in this process: gather, predict, complete."""
 
-    def __init__(self, engine: Engine, workload: Workload, library: Library, complete: Complete) -> None:
-        self._engine = engine
-        self._workload = workload
+    def __init__(self, predictor: Predictor, library: Library, complete: Complete) -> None:
+        self._predictor = predictor
         self._library = library
         self._complete = complete
 
     def answer(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         """Run one batch."""
-        outputs = self._engine.infer(self._library.gather(indices))
-        self._complete(ids, self._workload.respond(outputs))
+        self._complete(ids, self._predictor(self._library.gather(indices)))
 
 
-class InlineTarget(EngineTarget):
+class InlineTarget(PredictorTarget):
     """Answers on the thread that asks: the shortest way for one query at a time."""
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
@@ -57,7 +50,7 @@ class InlineTarget(EngineTarget):
         """Nothing is ever queued."""
 
 
-class QueuedTarget(EngineTarget):
+class QueuedTarget(PredictorTarget):
     """Queues samples for `workers` threads, each of which takes what is waiting, at most `batch` at a time.
 
     A batch is formed only when a worker is free to run it, so that it grows exactly while it waits.
@@ -66,8 +59,7 @@ class QueuedTarget(EngineTarget):
 
     def __init__(
         self,
-        engine: Engine,
-        workload: Workload,
+        predictor: Predictor,
         library: Library,
         complete: Complete,
         *,
@@ -75,7 +67,7 @@ class QueuedTarget(EngineTarget):
         batch: int,
         fail: Callable[[BaseException], None],
     ) -> None:
-        super().__init__(engine, workload, library, complete)
+        super().__init__(predictor, library, complete)
         self._batch = batch
         self._fail = fail
         self._ids: deque[int] = deque()

@@ -29,6 +29,7 @@ from septet.harness.library import Library
 from septet.harness.logs import ISSUER
 from septet.harness.meter import Meter
 from septet.harness.target import Complete, InlineTarget, QueuedTarget, Target
+from septet.workloads.predictor import Predictor
 from septet.workloads.workload import Asked, Workload, open_workload
 
 SWITCH_SECONDS = 1e-4
@@ -77,7 +78,7 @@ class Reporter:
 
 
 class Worker:
-    """One job: the opened workload, the loaded engine, the library between them."""
+    """One job: the opened workload, its predictor on the loaded engine, the library between them."""
 
     def __init__(self, job: Job, report: Reporter) -> None:
         self.job = job
@@ -86,7 +87,12 @@ class Worker:
             job.network, job.size, Asked(job.weights, Path(job.data) if job.data else None)
         )
         config = EngineConfig(job.precision, job.threads, job.streams)
-        self.engine: Engine = load(job.engine, self.workload.model, config, Cpu.detect().partition())
+        partition = Cpu.detect().partition()
+
+        def load_engine(path: Path | None) -> Engine:
+            return load(job.engine, path, config, partition)
+
+        self.predictor: Predictor = self.workload.predictor(load_engine)
         self.library = Library(self.workload)
 
     def calibrate(self) -> Event:
@@ -98,7 +104,7 @@ class Worker:
 
         def call(batch: int) -> None:
             indices = draw.integers(len(samples), size=batch).tolist()
-            self.workload.respond(self.engine.infer(self.library.gather(indices)))
+            self.predictor(self.library.gather(indices))
 
         return calibrate(call, self.job.streams, samples=2**20)
 
@@ -146,7 +152,7 @@ class Worker:
 
     def target(self, complete: Complete) -> Target:
         """Inline where one query is asked at a time, queued where many are."""
-        parts = self.engine, self.workload, self.library, complete
+        parts = self.predictor, self.library, complete
         if self.job.bounds.scenario == "SingleStream":
             return InlineTarget(*parts)
         return QueuedTarget(*parts, workers=self.job.streams, batch=self.job.batch, fail=self.report.fail)
@@ -160,7 +166,7 @@ class Worker:
         """Run every stream once at the batch sizes of the test: engines compile and allocate on first use."""
         for batch in {1, min(self.job.batch, len(indices))}:
             for _ in range(self.job.streams):  # streams take calls in turn
-                self.engine.infer(self.library.gather(list(indices[:batch])))
+                self.predictor(self.library.gather(list(indices[:batch])))
 
     def _guard(self, step: Callable[[Sequence[int]], None]) -> Callable[[Sequence[int]], None]:
         """LoadGen cannot pass a Python exception on, so a failing callback ends the process with its reason."""
@@ -216,7 +222,7 @@ def run(job: Job, report: Reporter) -> Event:
     """Run `job` to its end."""
     report.step("opening", 0.0)
     worker = Worker(job, report)
-    with worker.engine:
+    with worker.predictor:
         if job.mode == "calibrate":
             return worker.calibrate()
         if job.mode == "performance" and job.bounds.scenario == "MultiStream":

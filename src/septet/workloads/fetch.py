@@ -33,6 +33,11 @@ def cache_dir() -> Path:
     return Path(asked) if asked else Path(platformdirs.user_cache_dir("septet"))
 
 
+def data_dir(network: str) -> Path:
+    """Where the data set of `network` is looked for when ``--data`` does not say."""
+    return cache_dir() / "data" / network
+
+
 def fetch(url: str, to: Path, md5: str, *, tries: int = TRIES, on_bytes: OnBytes = lambda done, of: None) -> Path:
     """Fetch `url` to `to` unless it is there already, and return `to`.
 

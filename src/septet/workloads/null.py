@@ -9,8 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from septet.errors import DataError
-from septet.tensor import Array, Tensors
+from septet.tensor import Tensors
 from septet.workloads.accuracy import share
+from septet.workloads.card import Card, Counts
+from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.workload import Asked, Score, Size, Workload
 
 SAMPLES = 1_024
@@ -20,6 +22,7 @@ class NullWorkload(Workload):
     """Sample i is the number i; the metric is the share that comes back unchanged, in %."""
 
     name: ClassVar[str] = "null"
+    card: ClassVar[Card] = Card(Counts(0, 0.0, "a number"), Counts(0, 0.0, "a number"), (), "nothing")
     origin = "trained"
     model = None
     data = "indices"
@@ -38,9 +41,9 @@ class NullWorkload(Workload):
         """``x``, int64 [1]."""
         return {"x": np.array([index], np.int64)}
 
-    def respond(self, outputs: Tensors) -> Array:
+    def predictor(self, load: LoadEngine) -> Predictor:
         """``y`` as it came, int64 [N, 1]."""
-        return outputs["y"]
+        return EnginePredictor(load(self.model), lambda outputs: outputs["y"])
 
     @property
     def scored(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from septet.tensor import Array
-from septet.workloads.graph import Graph
+from septet.workloads.graph import BATCH, Graph, value
 
 EXPANSION = 4
 """A block's output has this many times the channels of its 3×3 convolution."""
@@ -76,7 +76,8 @@ def build(net: ResNet, weights: Mapping[str, Array]) -> onnx.ModelProto:
     for block in blocks(net):
         x = _bottleneck(graph, block, x)
     logits = graph.linear("fc", graph.mean("avgpool", x))
-    return graph.model({"image": (3, net.image, net.image)}, {"logits": (logits, (net.classes,))})
+    image = value("image", np.float32, (BATCH, 3, net.image, net.image))
+    return graph.model([image], {logits: value("logits", np.float32, (BATCH, net.classes))})
 
 
 def _bottleneck(graph: Graph, block: Block, source: str) -> str:

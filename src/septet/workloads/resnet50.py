@@ -16,8 +16,10 @@ from septet.pipelines.image import Classifier
 from septet.tensor import Array, Tensors
 from septet.workloads import digits, resnet
 from septet.workloads.accuracy import share
+from septet.workloads.card import Card, Counts
 from septet.workloads.fetch import md5_of
 from septet.workloads.imagenet import Images, MadeUpImages, open_images
+from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
 from septet.workloads.weights import Found, Official, built, find
 from septet.workloads.workload import Asked, Score, Size, Workload
@@ -58,6 +60,13 @@ class ResNet50(Workload):
     """Image classification; the metric is top-1 in %."""
 
     name: ClassVar[str] = "resnet50"
+    card: ClassVar[Card] = Card(
+        full=Counts(25_557_032, 8.18e9, "one image, 224×224"),
+        mini=Counts(248_012, 8.13e6, "one image, 64×64"),
+        official=(OFFICIAL,),
+        bring="ImageNet 2012 validation: its 50,000 photos and val_map.txt in one folder; "
+        "or any folder of photos, for speed",
+    )
 
     def __init__(self, size: Size, net: ResNet, found: Found, images: Images) -> None:
         self.size = size
@@ -82,6 +91,9 @@ class ResNet50(Workload):
         """The preprocessed image: float32 [3, side, side]."""
         return {self._input: self._prepare(self._images.image(index))}
 
+    def predictor(self, load: LoadEngine) -> Predictor:
+        return EnginePredictor(load(self.model), self.respond)
+
     def respond(self, outputs: Tensors) -> Array:
         """The class of each image, int64 [N, 1]."""
         answer = outputs[self._output]
@@ -103,25 +115,25 @@ class ResNet50(Workload):
 
 
 def _full(asked: Asked) -> ResNet50:
-    found = find(asked.weights, OFFICIAL, _made_up_model, f"resnet50-full-synthetic-{SEED}")
+    found = find(asked.weights, OFFICIAL, _write_made_up, f"resnet50-full-synthetic-{SEED}")
     images = open_images(asked.data) if asked.data else MadeUpImages(MADE_UP)
     return ResNet50("full", RESNET50, found, images)
 
 
-def _made_up_model() -> onnx.ModelProto:
-    return resnet.build(RESNET50, resnet.synthetic(RESNET50, SEED))
+def _write_made_up(path: Path) -> None:
+    onnx.save(resnet.build(RESNET50, resnet.synthetic(RESNET50, SEED)), path)
 
 
 def _mini(asked: Asked) -> ResNet50:
     if asked.weights != "auto" or asked.data is not None:
         raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_trained_model, f"resnet50-mini-{md5_of(TRAINED)[:12]}")
+    path = built(_write_trained, f"resnet50-mini-{md5_of(TRAINED)[:12]}")
     return ResNet50("mini", RESNET_MINI, Found(path, "trained"), SceneImages("test"))
 
 
-def _trained_model() -> onnx.ModelProto:
+def _write_trained(path: Path) -> None:
     with np.load(TRAINED, allow_pickle=False) as weights:
-        return resnet.build(RESNET_MINI, dict(weights))
+        onnx.save(resnet.build(RESNET_MINI, dict(weights)), path)
 
 
 def _image_input(file: OnnxFile, path: Path, net: ResNet) -> str:

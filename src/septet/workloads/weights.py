@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import onnx
+from typing import Literal
 
 from septet.errors import FetchError, ModelError, ModelNotFound, Unreachable
-from septet.workloads.fetch import cache_dir, fetch, md5_of
-from septet.workloads.workload import Origin
+from septet.workloads.fetch import cache_dir, fetch
+
+Origin = Literal["official", "user", "trained", "synthetic"]
+"""Where weights come from. Synthetic weights are seeded noise: good for speed, never for accuracy."""
+
+Write = Callable[[Path], None]
+"""Writes a model to the path that it is given, and files that belong to it into the same folder."""
 
 SYNTHETIC_NOTE = "synthetic weights: speed only"
 FORGET_SECONDS = 3600.0
@@ -41,58 +47,70 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def find(asked: str, official: Official, make: Callable[[], onnx.ModelProto], key: str) -> Found:
+def find(asked: str, official: Official, write: Write, key: str) -> Found:
     """The model file for what the user `asked`: a path, ``official``, ``synthetic`` or ``auto``.
 
-    ``auto`` takes the official file and, where it cannot be had, weights that `make` draws, cached under
+    ``auto`` takes the official file and, where it cannot be had, weights that `write` draws, cached under
     `key`. Raises ModelNotFound, Unreachable, ChecksumMismatch.
     """
     match asked:
         case "official":
             return Found(fetch(official.url, official.path, official.md5), "official")
         case "synthetic":
-            return Found(built(make, key), "synthetic", (SYNTHETIC_NOTE,))
+            return Found(built(write, key), "synthetic", (SYNTHETIC_NOTE,))
         case "auto":
-            return _automatic(official, make, key)
+            return _automatic(official, write, key)
     path = Path(asked)
     if not path.is_file():
         raise ModelNotFound(f"{path}: no such model file (or say auto, official or synthetic)")
     return Found(path, "user")
 
 
-def _automatic(official: Official, make: Callable[[], onnx.ModelProto], key: str) -> Found:
+def _automatic(official: Official, write: Write, key: str) -> Found:
     stamp = official.path.with_suffix(".unreachable")
     if not official.path.exists() and _fresh(stamp):
-        return Found(built(make, key), "synthetic", (f"{SYNTHETIC_NOTE} ({stamp.read_text()})",))
+        return Found(built(write, key), "synthetic", (f"{SYNTHETIC_NOTE} ({stamp.read_text()})",))
     try:
         return Found(fetch(official.url, official.path, official.md5, tries=1), "official")
     except FetchError as error:
         why = f"the official file cannot be had: {error}"
         if isinstance(error, Unreachable):
             stamp.write_text(why)
-        return Found(built(make, key), "synthetic", (f"{SYNTHETIC_NOTE} ({why})",))
+        return Found(built(write, key), "synthetic", (f"{SYNTHETIC_NOTE} ({why})",))
 
 
 def _fresh(stamp: Path) -> bool:
     return stamp.exists() and time.time() - stamp.stat().st_mtime < FORGET_SECONDS
 
 
-def built(make: Callable[[], onnx.ModelProto], key: str) -> Path:
-    """The model that `make` makes, built once and kept in the cache under `key` with its checksum.
+def built(write: Write, key: str) -> Path:
+    """The model that `write` writes, built once and kept in the cache under `key`.
 
-    A file that does not have its checksum (a full disk, a killed build) is built again.
+    It is written into a folder beside, which takes its name only when it is whole: a full disk or a killed
+    build leaves nothing under `key`. Raises ModelError.
     """
-    path = cache_dir() / "built" / f"{key}.onnx"
-    check = path.with_suffix(".md5")
-    if path.exists() and check.exists() and check.read_text() == md5_of(path):
+    folder = cache_dir() / "built" / key
+    path = folder / "model.onnx"
+    if path.exists():
         return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
-        onnx.save(make(), beside)
-        digest = md5_of(beside)
-        beside.replace(path)
-        check.write_text(digest)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder.parent))
+        try:
+            write(beside / path.name)
+            _rename(beside, folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be built: {error.strerror or error}") from error
     return path
+
+
+def _rename(beside: Path, folder: Path) -> None:
+    """Give `beside` the name `folder`, unless another process was first: its build is the same."""
+    beside.chmod(0o755)
+    try:
+        beside.replace(folder)
+    except OSError:
+        if not folder.exists():
+            raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import ClassVar, Literal
@@ -14,10 +14,12 @@ import numpy as np
 
 from septet.errors import UnknownNetwork
 from septet.tensor import Array, Tensors
+from septet.workloads.card import Card
+from septet.workloads.fetch import data_dir
+from septet.workloads.predictor import LoadEngine, Predictor
+from septet.workloads.weights import Origin
 
 Size = Literal["full", "mini"]
-Origin = Literal["official", "user", "trained", "synthetic"]
-"""Where weights come from. Synthetic weights are seeded noise: good for speed, never for accuracy."""
 
 WORKLOADS: dict[str, str] = {
     "resnet50": "septet.workloads.resnet50:ResNet50",
@@ -66,6 +68,7 @@ class Workload(ABC):
     """
 
     name: ClassVar[str]
+    card: ClassVar[Card]
     size: Size
     origin: Origin
     model: Path | None
@@ -89,8 +92,8 @@ class Workload(ABC):
         """Sample `index` after preprocessing, without batch dimension. Raises DataError, naming the file."""
 
     @abstractmethod
-    def respond(self, outputs: Tensors) -> Sequence[Array] | Array:
-        """The answers that LoadGen gets: one C-contiguous row (or array) a sample, in batch order."""
+    def predictor(self, load: LoadEngine) -> Predictor:
+        """What answers batches, on engines that `load` loads. Raises whatever `load` raises, ModelInvalid."""
 
     @property
     @abstractmethod
@@ -99,7 +102,7 @@ class Workload(ABC):
 
     @abstractmethod
     def score(self, responses: Mapping[int, bytes]) -> Score:
-        """The metric of `responses`, the logged bytes of `respond`'s rows by sample index.
+        """The metric of `responses`, the logged bytes of the predictor's rows by sample index.
 
         Raises DataError where a sample has no response.
         """
@@ -118,8 +121,12 @@ def workload_class(network: str) -> type[Workload]:
 
 
 def open_workload(network: str, size: Size, asked: Asked) -> Workload:
-    """Open the workload called `network`. Raises UnknownNetwork and whatever its `open` raises."""
-    return workload_class(network).open(size, asked)
+    """Open the workload called `network`; at full size, data that was not asked for is looked for in its
+    `data_dir`. Raises UnknownNetwork and whatever its `open` raises."""
+    kind = workload_class(network)
+    if size == "full" and asked.data is None and data_dir(network).is_dir():
+        asked = replace(asked, data=data_dir(network))
+    return kind.open(size, asked)
 
 
 def networks() -> list[str]:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from septet.harness.library import Library
-from septet.tensor import Array, Tensors
+from septet.tensor import Tensors
+from septet.workloads.predictor import LoadEngine, Predictor
 from septet.workloads.workload import Asked, Score, Size, Workload
 
 
@@ -30,7 +31,7 @@ class Rows(Workload):
             {"x": np.concatenate([sample["x"] for sample in samples])} if self.ragged else super().collate(samples)
         )
 
-    def respond(self, outputs: Tensors) -> Array:
+    def predictor(self, load: LoadEngine) -> Predictor:
         raise NotImplementedError
 
     @property

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictor: everything that v0.7 times between a loaded sample and its answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from septet.engines.engine import Engine
+from septet.tensor import Array, Tensors
+
+Rows = Sequence[Array] | Array
+"""One answer a sample: the rows of an array, or a list of arrays. Each is C-contiguous."""
+
+LoadEngine = Callable[[Path | None], Engine]
+"""Loads a model file in the engine, precision and threads that were asked for."""
+
+
+class Predictor(ABC):
+    """Answers batches. It may be called from as many threads at once as its engine has streams."""
+
+    @abstractmethod
+    def __call__(self, batch: Tensors) -> Rows:
+        """The answers to a batch that the workload collated, in batch order.
+
+        Raises TensorMismatch, InferenceFailed, EngineClosed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the engines."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EnginePredictor(Predictor):
+    """One engine, and what turns its outputs into answers."""
+
+    def __init__(self, engine: Engine, respond: Callable[[Tensors], Rows]) -> None:
+        self.engine = engine
+        self._respond = respond
+
+    def __call__(self, batch: Tensors) -> Rows:
+        return self._respond(self.engine.infer(batch))
+
+    def close(self) -> None:
+        self.engine.close()
