@@ -49,13 +49,44 @@ def share(metric: str, right: Array) -> Score:
     return Score(metric, "%", 100 * float(right.mean()), 100 * low, 100 * high, right)
 
 
+def mean(metric: str, unit: str, parts: Array, *, scale: float = 1.0, graded: bool = False) -> Score:
+    """The mean of `parts`, each 0…1, times `scale`, with the normal interval of a mean."""
+    return ratio(metric, unit, parts, np.ones(len(parts)), scale=scale, graded=graded)
+
+
+def ratio(
+    metric: str, unit: str, parts: Array, wholes: Array, *, scale: float = 1.0, graded: bool = False
+) -> Score:
+    """Σ `parts` ÷ Σ `wholes` times `scale`, such as right words of words, with the interval of a ratio."""
+    low, high = _interval(parts, wholes)
+    value = float(parts.sum() / wholes.sum())
+    low, high = max(low, 0.0), min(high, 1.0)
+    return Score(
+        metric, unit, scale * value, scale * low, scale * high, parts / float(wholes.mean()), graded=graded
+    )
+
+
+def jackknife(metric: str, unit: str, value: float, without: Array, *, scale: float = 1.0) -> Score:
+    """A `value`, 0…1, that is no mean, times `scale`; `without` holds what it is when each sample is left out.
+
+    A sample's part is its pseudo-value (Tukey, «Bias and confidence in not quite large samples», 1958),
+    shifted so that the mean of all is `value` itself.
+    """
+    count = len(without)
+    parts = value + (count - 1) * (float(np.mean(without)) - without)
+    half = Z * float(np.std(parts, ddof=1)) / math.sqrt(count)
+    low, high = max(value - half, 0.0), min(value + half, 1.0)
+    return Score(metric, unit, scale * value, scale * low, scale * high, parts, graded=True)
+
+
 def compare(score: Score, reference: Score, target: float) -> Comparison:
     """Hold `score` against `reference`, sample by sample, at the ratio `target`.
 
     The ratio of the means r = Σx ÷ Σy has, by the delta method (Cochran, «Sampling Techniques», 3rd ed., §6.3),
     the variance Σ(x − r·y)² ÷ (Σy)². To the pairs seen, one that was lost and one that was gained are
     added, as Agresti and Min do for paired shares («Statistics in Medicine» 24, 2005): without them a set
-    on which no sample differs would seem to prove that none ever does.
+    on which no sample differs would seem to prove that none ever does. Graded scores differ a little on
+    every sample, and need no such addition.
     """
     x, y = score.per_sample, reference.per_sample
     if len(x) != len(y):
@@ -63,10 +94,12 @@ def compare(score: Score, reference: Score, target: float) -> Comparison:
     total = float(y.sum())
     if total <= 0:
         return Comparison(math.nan, 0.0, math.inf, "undecided", "the reference itself scores nothing")
-    ratio = float(x.sum()) / total
-    low, high = _interval(np.append(x, (0.0, 1.0)), np.append(y, (1.0, 0.0)))
-    low, high = min(low, ratio), max(high, ratio)
-    return Comparison(ratio, low, high, *_verdict(low, high, ratio, target, len(x)))
+    seen = float(x.sum()) / total
+    if not score.graded:
+        x, y = np.append(x, (0.0, 1.0)), np.append(y, (1.0, 0.0))
+    low, high = _interval(x, y)
+    low, high = min(low, seen), max(high, seen)
+    return Comparison(seen, low, high, *_verdict(low, high, seen, target, score.samples))
 
 
 def _interval(x: np.typing.NDArray[np.float64], y: np.typing.NDArray[np.float64]) -> tuple[float, float]:

@@ -45,7 +45,9 @@ class Score:
 
     `value`, `low` and `high` are in `unit`; `low` and `high` bound a 95 % confidence interval.
     `per_sample` is float64[samples], the metric's part of each sample in the order of the data set, so
-    that two scores over the same samples can be compared pair by pair.
+    that two scores over the same samples can be compared pair by pair: their mean is proportional to
+    `value`, and 1 is about what a sample wholly right adds. `graded` says that a small change of outputs
+    changes parts a little; otherwise a sample's part stays or jumps, as right and wrong do.
     """
 
     metric: str
@@ -54,6 +56,7 @@ class Score:
     low: float
     high: float
     per_sample: Array = field(repr=False)
+    graded: bool = False
 
     @property
     def samples(self) -> int:

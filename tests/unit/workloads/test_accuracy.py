@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from septet.tensor import Array
-from septet.workloads.accuracy import compare, wilson
+from septet.workloads.accuracy import compare, jackknife, mean, ratio, wilson
 from septet.workloads.workload import Score
 
 
@@ -91,3 +91,32 @@ def test_about_as_many_samples_as_it_says_are_enough() -> None:
 def test_scores_of_other_samples_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="3 samples cannot be paired with 4"):
         compare(score(np.ones(3)), score(np.ones(4)), 0.99)
+
+
+def test_a_mean_and_a_ratio_of_sums() -> None:
+    parts = np.array([0.0, 1.0, 0.5, 0.5])
+    score = mean("F1", "%", parts, scale=100.0)
+    assert score.value == 50.0
+    assert score.low < 50.0 < score.high
+    words = np.array([10.0, 30.0])
+    right = ratio("100 − WER", "%", np.array([5.0, 30.0]), words, scale=100.0)
+    assert right.value == pytest.approx(87.5)
+    assert right.per_sample.mean() == pytest.approx(0.875)
+
+
+def test_the_jackknife_of_a_mean_is_the_mean() -> None:
+    parts = np.random.default_rng(0).random(50)
+    without = (parts.sum() - parts) / 49
+    score = jackknife("m", "", float(parts.mean()), without)
+    np.testing.assert_allclose(score.per_sample, parts)
+    plain = mean("m", "", parts)
+    assert score.high == pytest.approx(plain.high, rel=0.02)
+
+
+def test_graded_scores_that_barely_differ_are_told_apart_from_few_samples() -> None:
+    draw = np.random.default_rng(0)
+    reference = draw.uniform(0.7, 0.9, 60)
+    score = mean("Dice", "", reference * 0.9995, graded=True)
+    assert compare(score, mean("Dice", "", reference, graded=True), 0.999).verdict == "met"
+    jumpy = mean("Dice", "", reference * 0.9995)
+    assert compare(jumpy, mean("Dice", "", reference), 0.999).verdict == "undecided"
