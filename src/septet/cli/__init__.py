@@ -15,6 +15,8 @@ from septet.errors import SeptetError
 
 COMMANDS = {
     "bench": "septet.cli.bench:bench",
+    "networks": "septet.cli.networks:networks",
+    "fetch": "septet.cli.fetch:fetch",
     "rules": "septet.cli.rules:rules",
     "report": "septet.cli.report:report",
     "doctor": "septet.cli.doctor:doctor",

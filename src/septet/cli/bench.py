@@ -22,19 +22,19 @@ from septet.errors import UsageError
 from septet.harness.ask import Ask
 from septet.harness.folder import ResultsFolder
 from septet.harness.result import Result, save_results, write_whole
-from septet.harness.rules import CATEGORIES, SCENARIOS, Scenario, scenarios_of
+from septet.harness.rules import CATEGORIES, NETWORK_RULES, SCENARIOS, Category, Run, Scenario, runs_of
 from septet.harness.run import Session
 from septet.report.page import page
 from septet.report.table import figure, print_table
 from septet.workloads.workload import networks, workload_class
 
-MAIN_OPTIONS = {"threads", "weights", "data", "mode", "official", "output", "json_file"}
+MAIN_OPTIONS = {"category", "target", "threads", "mode", "official", "output", "json_file"}
 """The options that the main job takes."""
 
 TARGETS = {"99": 0.99, "99.9": 0.999}
 
-Work = tuple[Ask, tuple[Scenario, ...]]
-"""One network on one engine, and the scenarios to run of it."""
+Work = tuple[Ask, tuple[Run, ...]]
+"""One network on one engine, and what to run of it."""
 
 
 @click.command()
@@ -71,20 +71,20 @@ def bench(
 ) -> None:
     """Run NETWORK under the official MLPerf LoadGen, with the accuracy run.
 
-    Without NETWORK: every network's miniature in all its scenarios, and its full size Offline and
-    SingleStream in FP32 and in the lowest precision that this CPU computes in.
-    Exits with 1 if a result is INVALID.
+    Without NETWORK: the miniatures of all networks in every scenario that v0.7 requires of them, in the
+    lowest precision that this CPU computes in. Exits with 1 if a result is INVALID.
     """
     folder = output or _new_folder()
     command = shlex.join(["septet", *sys.argv[1:]])
-    fixed: dict[str, Any] = {"folder": folder, "ratio": TARGETS.get(target or ""), "command": command}
+    fixed: dict[str, Any] = {"folder": folder, "command": command}
+    ratio = TARGETS.get(target or "")
     if network is None:
         _refuse_options()
-        work = _main_job(fixed, settings)
+        work = _main_job(fixed, settings, ratio)
     else:
         workload_class(network)  # an unknown one is refused before anything else is looked at
         ask = Ask(network, **fixed, **settings)
-        work = [(ask, scenarios_of(network, ask.category, scenarios))]
+        work = [(ask, runs_of(network, ask.category, ratio, scenarios))]
     _finish(_run(work, folder), folder, json_file)
 
 
@@ -97,18 +97,25 @@ def _refuse_options() -> None:
             raise UsageError(f"{option.opts[0]} goes with a network: septet bench NETWORK {option.opts[0]} …")
 
 
-def _main_job(fixed: dict[str, Any], settings: dict[str, Any]) -> list[Work]:
+def _main_job(fixed: dict[str, Any], settings: dict[str, Any], ratio: float | None) -> list[Work]:
     low = "bf16" if Cpu.detect().bf16 else "f32"
-    shared = fixed | {key: settings[key] for key in ("official", "threads", "mode")}
-    brought = {key: settings[key] for key in ("weights", "data")}
-    work: list[Work] = []
-    for network in networks():
-        mini = Ask(network, size="mini", engine="openvino", precision=low, **shared)
-        work.append((mini, scenarios_of(network, None, ())))
-        for engine, precision in (("onnx", "f32"), ("openvino", low)):
-            full = Ask(network, size="full", engine=engine, precision=precision, **shared, **brought)
-            work.append((full, ("SingleStream", "Offline")))
-    return work
+    shared = fixed | {key: settings[key] for key in ("category", "official", "threads", "mode")}
+    return [
+        (Ask(network, size="mini", precision=low, **shared), runs)
+        for network in networks()
+        if (runs := _required(network, settings["category"], ratio))
+    ]
+
+
+def _required(network: str, category: Category | None, ratio: float | None) -> tuple[Run, ...]:
+    """What v0.7 requires of `network`; nothing where it is not in the category or has not that target."""
+    rules = NETWORK_RULES[network]
+    asked = [
+        scenarios
+        for (where, of), scenarios in rules.targets.items()
+        if category in (None, where) and ratio in (None, of)
+    ]
+    return runs_of(network, category, ratio, required=True) if asked else ()
 
 
 def _run(work: list[Work], folder: Path) -> list[Result]:
@@ -120,15 +127,16 @@ def _run(work: list[Work], folder: Path) -> list[Result]:
 
 
 def _results(work: list[Work], display: Display) -> Iterator[Result]:
-    for ask, scenarios in work:
+    for ask, runs in work:
         session = Session(ask, display.step)
-        for scenario in scenarios:
-            yield session.run(scenario)
+        for run in runs:
+            yield session.run(run)
 
 
 def _line(result: Result) -> str:
     why = f": {'; '.join(result.why)}" if result.why else ""
-    name = f"{result.network} {result.size} {result.scenario} {result.engine} {result.precision}"
+    at = f" at {100 * result.accuracy.target:g} %" if result.accuracy else ""
+    name = f"{result.network} {result.size} {result.scenario}{at} {result.engine} {result.precision}"
     return f"{name}: {figure(result)}, {result.verdict}{why}"
 
 

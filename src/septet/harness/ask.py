@@ -15,7 +15,7 @@ from septet.workloads.workload import Size
 class Ask:
     """One network on one engine. ``None`` means: choose what is best for this machine.
 
-    `ratio` is the accuracy target, 0.99 or 0.999. `official` asks for v0.7's durations and counts.
+    `official` asks for v0.7's durations and counts.
     `mode` says whether to run performance, accuracy, or both.
     """
 
@@ -30,7 +30,6 @@ class Ask:
     streams: int | None = None
     batch: int | None = None
     category: Category | None = None
-    ratio: float | None = None
     official: bool = False
     mode: Literal["both", "performance", "accuracy"] = "both"
     command: str = ""

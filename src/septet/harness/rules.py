@@ -236,39 +236,60 @@ def rules_of(network: str) -> NetworkRules:
     return NETWORK_RULES[network]
 
 
-def scenarios_of(network: str, category: Category | None, wanted: tuple[Scenario, ...]) -> tuple[Scenario, ...]:
-    """The scenarios to run: those `wanted`, or else all that `category` (or else any category) has.
+@dataclass(frozen=True)
+class Run:
+    """A scenario, and the accuracy target that it is judged at, as a ratio of the FP32 reference."""
 
-    Raises ScenarioNotInCategory where the rules do not have one of them for this network.
+    scenario: Scenario
+    ratio: float
+
+
+def runs_of(
+    network: str,
+    category: Category | None = None,
+    ratio: float | None = None,
+    wanted: tuple[Scenario, ...] = (),
+    *,
+    required: bool = False,
+) -> tuple[Run, ...]:
+    """The runs of `network`: in `category` (or in any), at `ratio` (or at each), of `wanted` scenarios (or of
+    all; of the required ones alone where `required` says so), in the order of `SCENARIOS`.
+
+    An optional scenario is judged at the lowest ratio. Raises ScenarioNotInCategory where the rules have no
+    such run, UsageError where the network has no such target.
     """
     rules = rules_of(network)
+    if ratio is not None and ratio not in rules.ratios():
+        have = ", ".join(f"{100 * of:g} %" for of in rules.ratios())
+        raise UsageError(f"v0.7 has no {100 * ratio:g} % target for {network}; it has: {have}")
     among = (category,) if category else CATEGORIES
-    there = [scenario for scenario in SCENARIOS if any(scenario in rules.allowed(c) for c in among)]
+    there = [
+        Run(scenario, of)
+        for scenario in SCENARIOS
+        for of in rules.ratios()
+        if (ratio is None or of == ratio) and any(_has(rules, c, scenario, of, required) for c in among)
+    ]
     where = f"the {category} category" if category else "any category"
+    at = f" at {100 * ratio:g} %" if ratio else ""
     if not there:
-        raise ScenarioNotInCategory(f"v0.7 does not have {network} in {where}")
+        raise ScenarioNotInCategory(f"v0.7 does not have {network} in {where}{at}")
+    names = list(dict.fromkeys(run.scenario for run in there))
     for scenario in wanted:
-        if scenario not in there:
+        if scenario not in names:
             raise ScenarioNotInCategory(
-                f"v0.7 does not have {network} {scenario} in {where}; it has: {', '.join(there)}"
+                f"v0.7 does not have {network} {scenario} in {where}{at}; it has: {', '.join(names)}"
             )
-    return wanted or tuple(there)
+    return tuple(run for run in there if not wanted or run.scenario in wanted)
 
 
-def category_of(network: str, scenario: Scenario, asked: Category | None) -> Literal["datacenter", "edge", "both"]:
-    """The category that a run of `scenario` counts for: the one asked for, or else all that have it."""
+def _has(rules: NetworkRules, category: Category, scenario: Scenario, ratio: float, required: bool) -> bool:
+    if scenario in rules.required(category, ratio):
+        return True
+    return not required and ratio == min(rules.ratios()) and scenario in rules.optional.get(category, ())
+
+
+def category_of(network: str, run: Run, asked: Category | None) -> Literal["datacenter", "edge", "both"]:
+    """The category that `run` counts for: the one asked for, or else all that have it."""
     rules = rules_of(network)
-    among = [category for category in CATEGORIES if scenario in rules.allowed(category)]
+    among = [category for category in CATEGORIES if _has(rules, category, run.scenario, run.ratio, False)]
     return asked or (among[0] if len(among) == 1 else "both")
-
-
-def ratio_of(network: str, asked: float | None) -> float:
-    """The accuracy target as a ratio: the one asked for, or else the network's first.
-
-    Raises UsageError where the network has no such target.
-    """
-    ratios = rules_of(network).ratios()
-    if asked is not None and asked not in ratios:
-        have = ", ".join(f"{100 * ratio:g} %" for ratio in ratios)
-        raise UsageError(f"v0.7 has no {100 * asked:g} % target for {network}; it has: {have}")
-    return asked or ratios[0]

@@ -16,7 +16,7 @@ from septet.harness.logs import ISSUER
 from septet.harness.machine import commit, machine, versions
 from septet.harness.perform import Performance, perform
 from septet.harness.result import Accuracy, Latency, Loadgen, Metric, Result
-from septet.harness.rules import Scenario, category_of, ratio_of, rules_of
+from septet.harness.rules import Run, Scenario, category_of, rules_of
 from septet.harness.scenario import Bounds, bounds_of
 from septet.workloads.workload import Asked, Score, Workload, open_workload
 
@@ -32,21 +32,24 @@ class Session:
 
     def __init__(self, ask: Ask, on_step: OnStep) -> None:
         self.ask = ask
-        self._ratio = ratio_of(ask.network, ask.ratio)
         self._workload: Workload = open_workload(ask.network, ask.size, Asked(ask.weights, ask.data))
         self._bed = Bed(ask, on_step)
         self._scores: dict[tuple[str, str, Scenario], Score] = {}
+        self._performed: dict[Scenario, tuple[Performance | None, list[str]]] = {}
 
-    def run(self, scenario: Scenario) -> Result:
+    def run(self, run: Run) -> Result:
         """Run one scenario: performance, then accuracy, as `ask.mode` says.
 
-        A scenario without any valid setting on this machine gives an INVALID result, not an error.
+        A scenario that is judged at two targets runs once, and gives a result for each. One without any valid
+        setting on this machine gives an INVALID result, not an error.
         """
         before = load_average()
-        bounds = bounds_of(self.ask.network, scenario, self.ask.official)
-        performance, why = self._performance(bounds)
-        accuracy = self._accuracy(scenario)
-        return self._result(bounds, performance, why, accuracy, before)
+        bounds = bounds_of(self.ask.network, run.scenario, self.ask.official)
+        if run.scenario not in self._performed:
+            self._performed[run.scenario] = self._performance(bounds)
+        performance, why = self._performed[run.scenario]
+        accuracy = self._accuracy(run)
+        return self._result(run, bounds, performance, why, accuracy, before)
 
     def _performance(self, bounds: Bounds) -> tuple[Performance | None, list[str]]:
         if self.ask.mode == "accuracy":
@@ -57,17 +60,17 @@ class Session:
             return None, [str(error)]
         return performance, verdict.explain(performance.outcome, bounds)
 
-    def _accuracy(self, scenario: Scenario) -> Accuracy | None:
+    def _accuracy(self, run: Run) -> Accuracy | None:
         """Accuracy against FP32. A quick run measures it once, in Offline, for all its scenarios."""
         if self.ask.mode == "performance" or not self._workload.scored:
             return None
-        where: Scenario = scenario if self.ask.official else "Offline"
+        where: Scenario = run.scenario if self.ask.official else "Offline"
         score = self._score(self.ask.engine, self.ask.precision, where)
         if self._workload.origin != "trained":
-            return judge_published(score, rules_of(self.ask.network), self.ask.size, self._ratio)
+            return judge_published(score, rules_of(self.ask.network), self.ask.size, run.ratio)
         if (self.ask.engine, self.ask.precision) == REFERENCE or self._workload.model is None:
-            return judge_itself(score, self._ratio)
-        return judge_paired(score, self._score(*REFERENCE, where), self._ratio)
+            return judge_itself(score, run.ratio)
+        return judge_paired(score, self._score(*REFERENCE, where), run.ratio)
 
     def _score(self, engine: str, precision: str, scenario: Scenario) -> Score:
         key = engine, precision, scenario
@@ -78,6 +81,7 @@ class Session:
 
     def _result(
         self,
+        run: Run,
         bounds: Bounds,
         performance: Performance | None,
         why: list[str],
@@ -94,7 +98,7 @@ class Session:
             weights=workload.origin,
             data=workload.data,
             scenario=bounds.scenario,
-            category=category_of(ask.network, bounds.scenario, ask.category),
+            category=category_of(ask.network, run, ask.category),
             division="closed" if ask.size == "full" and workload.origin == "official" else "open",
             official=official,
             engine=ask.engine,

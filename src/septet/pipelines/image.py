@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from septet.errors import DataError
 from septet.tensor import Array
@@ -22,6 +23,8 @@ CROP_PERCENT = 87.5
 """The crop's share of the shorter side."""
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_EXIF, _NOTES = b"Exif", 1 << 16
+"""How a camera's note begins, and how far into a file one may."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,15 @@ class Classifier:
         return np.ascontiguousarray(centred.transpose(2, 0, 1))
 
 
-def resize_shorter(image: Array, side: int) -> Array:
-    """Resize so that the shorter side is `side`, areas averaged; the longer side is cut to whole pixels."""
+def resize_shorter(image: Array, side: int, interpolation: int = cv2.INTER_AREA) -> Array:
+    """Resize so that the shorter side is `side`; the longer side is cut to whole pixels.
+
+    The reference averages areas; OpenCV's ``INTER_LINEAR`` takes an eighth of the time for other pixels.
+    """
     height, width = image.shape[:2]
     upright = height > width
     size = (side, int(side * height / width)) if upright else (int(side * width / height), side)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=interpolation)
 
 
 def centre_crop(image: Array, side: int) -> Array:
@@ -64,7 +70,19 @@ def decode(path: Path) -> Array:
     # a decoder fills what is missing of a cut JPEG with grey and says so only on stderr
     if content.startswith(_JPEG_START) and _JPEG_END not in content[-64:]:
         raise DataError(f"{path}: the JPEG image is cut short")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    image = _decoded(content)
     if image is None:
         raise DataError(f"{path}: not a readable image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def _decoded(content: bytes) -> Array | None:
+    """OpenCV's decoding; for plain JPEG from libjpeg-turbo itself, which takes half the time for the same pixels."""
+    # OpenCV turns a photo as its camera's note says, and makes RGB of print colours: those stay with it
+    if content.startswith(_JPEG_START) and _EXIF not in content[:_NOTES]:
+        try:
+            plain: Array = simplejpeg.decode_jpeg(content, "RGB")
+            return plain
+        except ValueError:
+            pass
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None

@@ -7,10 +7,10 @@ from septet.harness.rules import (
     NETWORK_RULES,
     SCENARIO_RULES,
     SOURCES,
+    Run,
     category_of,
-    ratio_of,
     rules_of,
-    scenarios_of,
+    runs_of,
 )
 
 
@@ -100,17 +100,44 @@ def test_asking_for_what_is_not_there() -> None:
     with pytest.raises(UnknownNetwork, match="resnet50, ssd-mobilenet"):
         rules_of("resnet")
     with pytest.raises(ScenarioNotInCategory, match="SingleStream, MultiStream, Offline"):
-        scenarios_of("resnet50", "edge", ("Server",))
+        runs_of("resnet50", "edge", wanted=("Server",))
     with pytest.raises(ScenarioNotInCategory, match="does not have dlrm in the edge category"):
-        scenarios_of("dlrm", "edge", ())
+        runs_of("dlrm", "edge")
     with pytest.raises(UsageError, match=r"no 99\.9 % target for resnet50; it has: 99 %"):
-        ratio_of("resnet50", 0.999)
+        runs_of("resnet50", ratio=0.999)
+    with pytest.raises(ScenarioNotInCategory, match=r"bert in the edge category at 99\.9 %"):
+        runs_of("bert", "edge", 0.999)
+    with pytest.raises(ScenarioNotInCategory, match=r"bert SingleStream in any category at 99\.9 %"):
+        runs_of("bert", None, 0.999, ("SingleStream",))
 
 
 def test_defaults() -> None:
-    assert scenarios_of("resnet50", None, ()) == ("SingleStream", "MultiStream", "Server", "Offline")
-    assert scenarios_of("resnet50", "datacenter", ()) == ("Server", "Offline")
-    assert category_of("resnet50", "Offline", None) == "both"
-    assert category_of("resnet50", "Server", None) == "datacenter"
-    assert category_of("resnet50", "Offline", "edge") == "edge"
-    assert ratio_of("bert", None) == 0.99
+    assert [run.scenario for run in runs_of("resnet50")] == ["SingleStream", "MultiStream", "Server", "Offline"]
+    assert [run.scenario for run in runs_of("resnet50", "datacenter")] == ["Server", "Offline"]
+    assert {run.ratio for run in runs_of("resnet50")} == {0.99}
+    assert category_of("resnet50", Run("Offline", 0.99), None) == "both"
+    assert category_of("resnet50", Run("Server", 0.99), None) == "datacenter"
+    assert category_of("resnet50", Run("Offline", 0.99), "edge") == "edge"
+
+
+def test_a_scenario_is_run_at_every_target_that_it_has() -> None:
+    assert runs_of("bert") == (
+        Run("SingleStream", 0.99),
+        Run("Server", 0.99),
+        Run("Server", 0.999),
+        Run("Offline", 0.99),
+        Run("Offline", 0.999),
+    )
+    assert category_of("bert", Run("Offline", 0.999), None) == "datacenter"
+    assert category_of("3d-unet", Run("Offline", 0.999), None) == "both"
+    assert runs_of("bert", wanted=("Offline",), ratio=0.999) == (Run("Offline", 0.999),)
+
+
+@pytest.mark.parametrize("network", NETWORK_RULES)
+def test_required_runs_are_those_of_the_table(network: str) -> None:
+    table = {
+        (scenario, ratio)
+        for (_, ratio), scenarios in NETWORK_RULES[network].targets.items()
+        for scenario in scenarios
+    }
+    assert {(run.scenario, run.ratio) for run in runs_of(network, required=True)} == table

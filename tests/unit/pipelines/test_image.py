@@ -124,3 +124,21 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     for name in ("text.jpg", "none.jpg"):
         with pytest.raises(DataError, match=name):
             decode(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey", "turned", "progressive"])
+def test_pixels_are_those_of_opencv(tmp_path: Path, kind: str) -> None:
+    scene = np.random.default_rng(3).integers(0, 256, (12, 9, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1] if kind == "progressive" else []
+    image = cv2.cvtColor(scene, cv2.COLOR_RGB2GRAY) if kind == "grey" else scene
+    content = cv2.imencode(".jpg", image, options)[1].tobytes()
+    if kind == "turned":
+        # a camera's note (Exif 2.3, section 4.5.4) with one entry: orientation 6, a quarter turn
+        entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+        note = b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
+        content = content[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + content[2:]
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    wanted = cv2.cvtColor(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    assert decode(path).shape == ((72, 96, 3) if kind == "turned" else (96, 72, 3))
+    assert np.array_equal(decode(path), wanted)
