@@ -60,6 +60,10 @@ def null_rows(folder: Path) -> list[Row]:
     ]
 
 
+FLOORS: dict[Size, float | None] = {"full": 0.97, "mini": None}
+"""The claim is about the network. A sample of the miniature takes 75 µs: handing its answer over shows there."""
+
+
 class BareLoop:
     """The same engine without LoadGen: each stream's thread runs batch after batch."""
 
@@ -118,7 +122,7 @@ def real_rows(folder: Path, size: Size) -> list[Row]:
     name = f"{NETWORK} {size} ({WEIGHTS[size]}), {ENGINE} {PRECISION}, {shape}"
     return [
         Row(f"{name}: LoadGen Offline", statistics.median(harness), "samples/s"),
-        Row(f"{name}: LoadGen ÷ bare loop", statistics.median(ratios), "×", floor=0.97),
+        Row(f"{name}: LoadGen ÷ bare loop", statistics.median(ratios), "×", floor=FLOORS[size]),
     ]
 
 

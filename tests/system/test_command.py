@@ -231,3 +231,79 @@ def test_a_second_run_on_a_folder_in_use_is_refused(septet_environment: Environm
     assert "Error: run: another run is writing its results there" in second.stderr
     assert first.wait(timeout=60) == 0
     assert len(load_results(tmp_path / "run" / "results.json")) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("bench resnet50 --engine nothing", "Invalid value for '--engine'"),
+        ("bench resnet50 --threads 0", "Invalid value for '--threads'"),
+        ("bench resnet50 --size full --weights synthetic --mode accuracy", "no accuracy with synthetic weights"),
+        ("bench resnet50 --json nowhere/out.json", "there is no folder nowhere"),
+        ("bench resnet50 --size full --weights synthetic --data super --scenario Offline", "not «file class»"),
+        ("bench resnet50 --size full --weights synthetic --data bytes --scenario Offline", "not text in UTF-8"),
+        ("bench resnet50 --size full --weights synthetic --data folder --scenario Offline", "Is a directory"),
+        ("bench null --engine null --scenario SingleStream --output taken", "not written: Not a directory"),
+        ("report deep.json", "deep.json: not a Septet results file"),
+        ("report bytes.json", "bytes.json: not a Septet results file"),
+        ("report zero.json", "there is no schema 0"),
+        ("report zero.json --output zero.json", "is one of the results files"),
+        ("fetch nothing", "no network is called 'nothing'"),
+    ],
+)
+def test_more_bad_input_is_one_clear_line(
+    words: str, says: str, septet_environment: Environment, tmp_path: Path
+) -> None:
+    for name in ("super", "bytes", "folder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "super" / "val_map.txt").write_text("a.jpg ²\n")
+    (tmp_path / "bytes" / "val_map.txt").write_bytes(b"a.jpg \xff\xfe\n")
+    (tmp_path / "folder" / "val_map.txt").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "null-mini-null-f32").write_text("in the way")
+    (tmp_path / "deep.json").write_text('{"schema": 1, "results": ' + "[" * 100_000)
+    (tmp_path / "bytes.json").write_bytes(b'{"schema": 1, "results": ["\xff"]}')
+    (tmp_path / "zero.json").write_text('{"schema": 0, "results": []}')
+    done = septet(*words.split(), env=septet_environment, cwd=tmp_path)
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error: ")] == [
+        done.stderr.splitlines()[-1]
+    ]
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Usage" not in done.stderr
+
+
+def test_an_accuracy_run_alone_has_no_verdict(septet_environment: Environment, tmp_path: Path) -> None:
+    done = septet(
+        *["bench", "null", "--engine", "null", "--mode", "accuracy", "--scenario", "Offline", "--output", "run"],
+        env=septet_environment,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    [result] = load_results(tmp_path / "run" / "results.json")
+    assert (result.verdict, result.metric) == ("NOT RUN", None)
+    assert result.accuracy is not None
+    assert result.accuracy.value == 100
+
+
+def test_networks_and_fetch_say_what_is_here_and_what_to_bring(
+    septet_environment: Environment, tmp_path: Path
+) -> None:
+    networks = septet("networks", env=septet_environment, cwd=tmp_path)
+    assert networks.returncode == 0
+    assert all(words in networks.stdout for words in ("resnet50", "25.6 M parameters", "8.18 GFLOP", "not here"))
+    code = (
+        "import sys; from dataclasses import replace; from septet.workloads import resnet50;"
+        "from septet.workloads.weights import Official; kind = resnet50.ResNet50;"
+        "kind.card = replace(kind.card, official=(Official('http://127.0.0.1:9/a.onnx', '0' * 32),));"
+        "from septet.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "fetch", "resnet50"]
+    fetched = subprocess.run(
+        command, env=septet_environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert fetched.returncode == 1
+    assert "val_map.txt" in fetched.stdout
+    assert "Error: http://127.0.0.1:9/a.onnx:" in fetched.stderr
+    assert "Traceback" not in fetched.stderr

@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """A group that imports a command when it is asked for, and prints a SeptetError as one line."""
+    """A group that imports a command when it is asked for, and prints what is wrong as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -39,6 +39,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            click.echo(f"Error: {error.format_message()}", err=True)
+            sys.exit(error.exit_code)
         except SeptetError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)

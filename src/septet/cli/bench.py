@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from septet.engines.engine import ENGINES
 from septet.errors import UsageError
 from septet.harness.ask import Ask
 from septet.harness.folder import ResultsFolder
-from septet.harness.result import Result, save_results, write_whole
+from septet.harness.result import Result, require_writable, save_results, write_whole
 from septet.harness.rules import CATEGORIES, NETWORK_RULES, SCENARIOS, Category, Run, Scenario, runs_of
 from septet.harness.run import Session
 from septet.report.page import page
@@ -74,6 +75,8 @@ def bench(
     Without NETWORK: the miniatures of all networks in every scenario that v0.7 requires of them, in the
     lowest precision that this CPU computes in. Exits with 1 if a result is INVALID.
     """
+    if json_file:
+        require_writable(json_file)
     folder = output or _new_folder()
     command = shlex.join(["septet", *sys.argv[1:]])
     fixed: dict[str, Any] = {"folder": folder, "command": command}
@@ -120,9 +123,10 @@ def _required(network: str, category: Category | None, ratio: float | None) -> t
 
 def _run(work: list[Work], folder: Path) -> list[Result]:
     with ResultsFolder(folder) as kept, Display(Console(stderr=True)) as display:
-        for result in _results(work, display):
+        start, total = time.monotonic(), sum(len(runs) for _, runs in work)
+        for done, result in enumerate(_results(work, display), 1):
             kept.add(result)
-            display.note(_line(result))
+            display.note(f"{done} of {total}: {_line(result)}{_left(time.monotonic() - start, done, total)}")
         return kept.results
 
 
@@ -133,6 +137,11 @@ def _results(work: list[Work], display: Display) -> Iterator[Result]:
             yield session.run(run)
 
 
+def _left(spent: float, done: int, total: int) -> str:
+    minutes = spent / done * (total - done) / 60
+    return f" (about {max(minutes, 1):.0f} min left)" if done < total else ""
+
+
 def _line(result: Result) -> str:
     why = f": {'; '.join(result.why)}" if result.why else ""
     at = f" at {100 * result.accuracy.target:g} %" if result.accuracy else ""
@@ -141,12 +150,12 @@ def _line(result: Result) -> str:
 
 
 def _finish(results: list[Result], folder: Path, json_file: Path | None) -> None:
-    if json_file:
-        save_results(json_file, results)
-    write_whole(folder / "report.html", page(results).encode())
     print_table(results, Console())
+    write_whole(folder / "report.html", page(results).encode())
     click.echo(f"results: {folder / 'results.json'}")
     click.echo(f"report:  {folder / 'report.html'}")
+    if json_file:
+        save_results(json_file, results)
     if any(result.verdict == "INVALID" for result in results):
         sys.exit(1)
 

@@ -89,5 +89,5 @@ def _advice() -> Iterator[str]:
         yield "this CPU does not compute in bf16: --precision bf16 is refused"
     if busy:
         yield "the machine is busy: latencies measured now will be too long"
-    if cpu.bf16 and not busy:
+    if cpu.bf16:
         yield "nothing is missing for the networks that this Septet has"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from septet.errors import UsageError
 from septet.harness.result import load_results, write_whole
 
 
@@ -18,6 +19,8 @@ def report(files: tuple[Path, ...], output: Path) -> None:
     """Write one self-contained HTML page from results files (or folders of a run)."""
     from septet.report.page import page
 
+    if any(output.resolve() == _file(file).resolve() for file in files):
+        raise UsageError(f"{output}: is one of the results files; name another file for the page")
     results = [result for file in files for result in load_results(_file(file))]
     write_whole(output, page(results).encode())
     click.echo(f"report: {output}")

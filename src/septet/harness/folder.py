@@ -12,6 +12,8 @@ from typing import Self
 from septet.errors import ResultsExist, ResultsNotWritten
 from septet.harness.result import Result, save_results
 
+_LOCK = ".lock"
+
 
 class ResultsFolder:
     """A results folder, locked while open.
@@ -33,7 +35,7 @@ class ResultsFolder:
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise ResultsNotWritten(f"{self.path}: {error.strerror or error}") from error
         try:
@@ -54,7 +56,8 @@ class ResultsFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self.path / ".lock").unlink(missing_ok=True)
-        os.close(self._lock)
-        if not any(self.path.iterdir()):
+        # the lock file stays beside results: without it two runs could each lock a file of that name
+        if os.listdir(self.path) == [_LOCK]:
+            (self.path / _LOCK).unlink()
             self.path.rmdir()
+        os.close(self._lock)

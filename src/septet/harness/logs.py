@@ -20,7 +20,7 @@ def read_outcome(folder: Path, settings: dict[str, Any]) -> Outcome:
     entries = _read_detail(folder / "mlperf_log_detail.txt")
     verdict = [value for key, value in entries if key == "result_validity"]
     if settings["mode"] == "PerformanceOnly" and not verdict:
-        raise RunCrashed(f"LoadGen left no verdict in {folder}")
+        raise RunCrashed(f"LoadGen left no verdict in {folder}: is the disk full?")
     reasons = [str(value) for key, value in entries if key == "result_invalid_reason"]
     figures = {
         key: float(value)

@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 import msgspec
 
 import septet.errors
-from septet.errors import RunCrashed, SeptetError
+from septet.errors import ResultsNotWritten, RunCrashed, SeptetError
 from septet.harness.job import Calibration, Event, Failure, Job, Outcome, Progress
 
 OnProgress = Callable[[Progress], None]
@@ -33,8 +33,7 @@ def test(job: Job, on_progress: OnProgress) -> Outcome:
 
 def _run(job: Job, on_progress: OnProgress) -> Calibration | Outcome:
     folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _worker(folder / "stderr.txt") as worker:
+    with _worker(_fresh(folder / "stderr.txt")) as worker:
         _send(worker, job)
         for event in _events(cast(BinaryIO, worker.stdout)):
             if isinstance(event, Progress):
@@ -47,9 +46,18 @@ def _run(job: Job, on_progress: OnProgress) -> Calibration | Outcome:
     raise RunCrashed(f"the process of {job.network} {job.mode} died ({_death(status)}){_last_words(folder)}")
 
 
+def _fresh(path: Path) -> BinaryIO:
+    """`path`, opened empty in a folder that may have to be made. Raises ResultsNotWritten."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        raise ResultsNotWritten(f"{path}: not written: {error.strerror or error}") from error
+
+
 @contextmanager
-def _worker(errors: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with errors.open("wb") as stderr:
+def _worker(errors: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
+    with errors as stderr:
         worker = subprocess.Popen(
             [sys.executable, "-m", "septet.harness.worker"],
             stdin=subprocess.PIPE,

@@ -39,6 +39,11 @@ class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: float | None = None
     limit_percentile: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in self.percentiles:
+            if not name.replace(".", "", 1).isdecimal():
+                raise ValueError(f"{name!r} is no percentile")
+
 
 class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The accuracy run: `value` in `unit` with its 95 % interval, against the FP32 `reference`.
@@ -81,7 +86,10 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One run of one scenario."""
+    """One run of one scenario.
+
+    `verdict` is LoadGen's on the performance run, and NOT RUN where only accuracy was asked for.
+    """
 
     network: str
     size: Literal["full", "mini"]
@@ -101,7 +109,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queries: int
     samples: int
     seconds: float
-    verdict: Literal["VALID", "INVALID"]
+    verdict: Literal["VALID", "INVALID", "NOT RUN"]
     why: list[str]
     accuracy: Accuracy | None
     notes: list[str]
@@ -132,12 +140,14 @@ def load_results(path: Path) -> list[Result]:
         raise ResultsUnreadable(f"{path}: {error.strerror or error}") from error
     try:
         schema = msgspec.json.decode(text, type=_SchemaOnly).schema
+        if schema < 1:
+            raise ResultsUnreadable(f"{path}: not a Septet results file: there is no schema {schema}")
         if schema > SCHEMA:
             raise ResultsNewer(
                 f"{path}: follows results schema {schema}, and this Septet knows up to {SCHEMA}: upgrade Septet"
             )
         return msgspec.json.decode(text, type=ResultsFile).results
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ResultsUnreadable(f"{path}: not a Septet results file: {error}") from error
 
 
@@ -145,6 +155,17 @@ def save_results(path: Path, results: Sequence[Result]) -> None:
     """Write a results file whole or not at all. Raises ResultsNotWritten; an earlier file is then untouched."""
     text = msgspec.json.format(msgspec.json.encode(ResultsFile(list(results))), indent=2) + b"\n"
     write_whole(path, text)
+
+
+def require_writable(path: Path) -> None:
+    """Raise ResultsNotWritten where `path` plainly cannot be written: better before a long run than after."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise ResultsNotWritten(f"{path}: not written: there is no folder {folder}")
+    if path.is_dir():
+        raise ResultsNotWritten(f"{path}: not written: it is a folder")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ResultsNotWritten(f"{path}: not written: no permission")
 
 
 def write_whole(path: Path, content: bytes) -> None:

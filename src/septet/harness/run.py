@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
 
 from septet.devices.cpu import Cpu, load_average
-from septet.errors import NoValidResult
+from septet.errors import NoValidResult, UsageError
 from septet.harness import verdict
 from septet.harness.ask import Ask, Layout
 from septet.harness.bed import Bed, OnStep
@@ -19,6 +20,8 @@ from septet.harness.result import Accuracy, Latency, Loadgen, Metric, Result
 from septet.harness.rules import Run, Scenario, category_of, rules_of
 from septet.harness.scenario import Bounds, bounds_of
 from septet.workloads.workload import Asked, Score, Workload, open_workload
+
+CLOCKED = "MultiStream as v0.7 defines it, which LoadGen 6 does not have: issued by Septet's own clock"
 
 REFERENCE = ("onnx", "f32")
 """The engine and precision whose answers are the FP32 reference."""
@@ -33,6 +36,10 @@ class Session:
     def __init__(self, ask: Ask, on_step: OnStep) -> None:
         self.ask = ask
         self._workload: Workload = open_workload(ask.network, ask.size, Asked(ask.weights, ask.data))
+        if ask.mode == "accuracy" and not self._workload.scored:
+            raise UsageError(
+                f"{ask.network}: no accuracy with {self._workload.origin} weights on {self._workload.data}"
+            )
         self._bed = Bed(ask, on_step)
         self._scores: dict[tuple[str, str, Scenario], Score] = {}
         self._performed: dict[Scenario, tuple[Performance | None, list[str]]] = {}
@@ -91,7 +98,7 @@ class Session:
         ask, workload, cpu = self.ask, self._workload, Cpu.detect()
         layout = performance.layout if performance else Layout(ask.streams or 1, ask.batch or 1)
         figures = performance.outcome.figures if performance else {}
-        official, notes = self._standing(bounds, performance)
+        official, notes = self._standing(bounds, performance, why, accuracy)
         return Result(
             network=ask.network,
             size=ask.size,
@@ -111,7 +118,7 @@ class Session:
             queries=int(figures.get("result_query_count", 0)),
             samples=_samples(bounds, performance) if performance else 0,
             seconds=_seconds(bounds, figures) if performance else 0.0,
-            verdict="INVALID" if why else "VALID",
+            verdict=_verdict(self.ask.mode, why),
             why=why,
             accuracy=accuracy,
             notes=notes,
@@ -123,10 +130,14 @@ class Session:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _standing(self, bounds: Bounds, performance: Performance | None) -> tuple[bool, list[str]]:
+    def _standing(
+        self, bounds: Bounds, performance: Performance | None, why: list[str], accuracy: Accuracy | None
+    ) -> tuple[bool, list[str]]:
         """Whether the run is official by the full v0.7 rules, and the notes that every output must show."""
         ask, workload, rules = self.ask, self._workload, rules_of(self.ask.network)
         notes = list(workload.notes)
+        if bounds.scenario == "MultiStream":
+            notes.append(CLOCKED)
         if not ask.official:
             return False, ["unofficial quick run: shorter than v0.7 asks", *notes]
         lacks = []
@@ -138,9 +149,19 @@ class Session:
             lacks.append("not issued by LoadGen")
         if ask.mode != "both":
             lacks.append("not both performance and accuracy")
+        if why:
+            lacks.append("not valid")
+        if accuracy is None or accuracy.verdict != "met":
+            lacks.append("accuracy target not met")
         if lacks:
             return False, [f"unofficial, though of v0.7's length: {'; '.join(lacks)}", *notes]
         return True, notes
+
+
+def _verdict(mode: str, why: list[str]) -> Literal["VALID", "INVALID", "NOT RUN"]:
+    if mode == "accuracy":
+        return "NOT RUN"
+    return "INVALID" if why else "VALID"
 
 
 def _metric(bounds: Bounds, performance: Performance) -> Metric:

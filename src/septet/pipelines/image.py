@@ -22,7 +22,8 @@ MEANS = np.array([123.68, 116.78, 103.94], np.float32)
 CROP_PERCENT = 87.5
 """The crop's share of the shorter side."""
 
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 _EXIF, _NOTES = b"Exif", 1 << 16
 """How a camera's note begins, and how far into a file one may."""
 
@@ -67,13 +68,23 @@ def decode(path: Path) -> Array:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    # a decoder fills what is missing of a cut JPEG with grey and says so only on stderr
-    if content.startswith(_JPEG_START) and _JPEG_END not in content[-64:]:
-        raise DataError(f"{path}: the JPEG image is cut short")
+    if _cut_short(content):
+        raise DataError(f"{path}: the image is cut short")
     image = _decoded(content)
     if image is None:
         raise DataError(f"{path}: not a readable image")
     return image
+
+
+def _cut_short(content: bytes) -> bool:
+    """Whether an image ends before its format says: decoders fill what is missing with grey, and do not tell."""
+    if content.startswith(_JPEG_START):
+        return content.find(_JPEG_END, content.rfind(_JPEG_SCAN)) < 0
+    if content.startswith(_PNG_START):
+        return _PNG_END not in content
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return len(content) < 8 + int.from_bytes(content[4:8], "little")
+    return content[:2] == b"BM" and len(content) < int.from_bytes(content[2:6], "little")
 
 
 def _decoded(content: bytes) -> Array | None:

@@ -66,7 +66,8 @@ def _sections(results: Sequence[Result]) -> Iterator[Section]:
     )
     yield (
         "Accuracy",
-        "Against FP32 on the same samples, with 95 % intervals. Disc: met; cross: missed; ring: too few to tell.",
+        "Against FP32, with 95 % intervals: of trained miniatures on the same samples, pair by pair; of other "
+        "weights against v0.7's published score. Disc: met; cross: missed; ring: too few to tell.",
         list(_accuracy(results, kinds)),
     )
 
@@ -75,10 +76,14 @@ def _throughput(results: Sequence[Result], kinds: dict[str, int]) -> Iterator[Pi
     measured = [result for result in results if result.seconds > 0]
     for title, group in _grouped(measured, _network):
         rows = [
-            Bar(f"{r.scenario} · {_engine(r)}", r.samples / r.seconds, kinds[_engine(r)])
+            Bar(f"{r.scenario} · {_engine(r)}{_unless_valid(r)}", r.samples / r.seconds, kinds[_engine(r)])
             for r in sorted(group, key=lambda r: r.scenario)
         ]
         yield Picture(title, "", bars(f"Throughput of {title}", rows, "/s"))
+
+
+def _unless_valid(result: Result) -> str:
+    return "" if result.verdict == "VALID" else f" ({result.verdict})"
 
 
 def _latency(results: Sequence[Result], kinds: dict[str, int]) -> Iterator[Picture]:

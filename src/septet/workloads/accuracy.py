@@ -93,7 +93,7 @@ def compare(score: Score, reference: Score, target: float) -> Comparison:
         raise ValueError(f"{len(x)} samples cannot be paired with {len(y)}")
     total = float(y.sum())
     if total <= 0:
-        return Comparison(math.nan, 0.0, math.inf, "undecided", "the reference itself scores nothing")
+        return Comparison(0.0, 0.0, 0.0, "undecided", "the reference itself scores nothing")
     seen = float(x.sum()) / total
     if not score.graded:
         x, y = np.append(x, (0.0, 1.0)), np.append(y, (1.0, 0.0))

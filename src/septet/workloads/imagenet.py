@@ -46,9 +46,7 @@ class ImageNet(Images):
 
     def __init__(self, folder: Path) -> None:
         self._entries = [
-            _entry(folder, number, line)
-            for number, line in enumerate((folder / MAP).read_text().splitlines(), 1)
-            if line.strip()
+            _entry(folder, number, line) for number, line in enumerate(_lines(folder / MAP), 1) if line.strip()
         ]
         if not self._entries:
             raise DataError(f"{folder / MAP}: names no image")
@@ -114,10 +112,19 @@ def open_images(folder: Path) -> Images:
     return ImageNet(folder) if (folder / MAP).exists() else ImageFolder(folder)
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8 (byte {error.start})") from error
+
+
 def _entry(folder: Path, number: int, line: str) -> tuple[Path, int]:
     where = f"{folder / MAP}, line {number}"
     parts = line.split()
-    if len(parts) != 2 or not parts[1].isdigit():
+    if len(parts) != 2 or not parts[1].isdecimal():
         raise DataError(f"{where}: not «file class»: {line.strip()[:80]}")
     path, label = folder / parts[0], int(parts[1])
     if label >= CLASSES:

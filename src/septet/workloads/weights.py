@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,7 +76,8 @@ def _automatic(official: Official, write: Write, key: str) -> Found:
     except FetchError as error:
         why = f"the official file cannot be had: {error}"
         if isinstance(error, Unreachable):
-            stamp.write_text(why)
+            with suppress(OSError):  # on a full disk the address is asked again next time
+                stamp.write_text(why)
         return Found(built(write, key), "synthetic", (f"{SYNTHETIC_NOTE} ({why})",))
 
 
