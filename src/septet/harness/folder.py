@@ -57,7 +57,7 @@ class ResultsFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # the lock file stays beside results: without it two runs could each lock a file of that name
-        if os.listdir(self.path) == [_LOCK]:
+        if [path.name for path in self.path.iterdir()] == [_LOCK]:
             (self.path / _LOCK).unlink()
             self.path.rmdir()
         os.close(self._lock)

@@ -15,11 +15,13 @@ class Library:
     """Loads samples of a workload and joins them into batches.
 
     Samples of one common shape are kept as one array per tensor, so that a batch is one indexed copy and
-    a single sample is a view that copies nothing; others are kept apart and joined by the workload.
+    a single sample is a view that copies nothing; others, and those of a workload that joins them in its own
+    way, are kept apart and joined by the workload.
     """
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
+        self._stackable = type(workload).collate is Workload.collate
         self._rows: Array = np.full(len(workload), -1, np.int64)
         self._packed: dict[str, Array] = {}
         self._apart: list[Tensors] = []
@@ -32,7 +34,7 @@ class Library:
             samples.append(self._workload.sample(index))
             progress(len(samples))
         self._rows[np.asarray(indices)] = np.arange(len(samples))
-        if _alike(samples):
+        if self._stackable and _alike(samples):
             self._packed = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
         else:
             self._apart = samples

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -26,14 +27,39 @@ _HEAVY = 1_024
 """Initialisers of more elements than this are left out where only shapes are wanted."""
 
 
+@dataclass(frozen=True)
+class Outside:
+    """A weight whose bytes lie in `file` beside the model, from `offset` on: for what is too large for one file
+    of ONNX, which may hold 2 GB."""
+
+    file: str
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def tensor(self, name: str) -> onnx.TensorProto:
+        """What stands for it in the graph."""
+        kind = helper.np_dtype_to_tensor_dtype(self.dtype)
+        tensor = onnx.TensorProto(name=name, data_type=kind, dims=self.shape)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, entry in (("location", self.file), ("offset", self.offset), ("length", self.size)):
+            tensor.external_data.add(key=key, value=str(entry))
+        return tensor
+
+
 class Graph:
     """A graph in the making. Each method adds one layer on `source` and returns the name of its output.
 
-    `weights` holds arrays by name; a layer called ``conv1`` takes ``conv1.weight`` and so on. Layers and
-    their weights follow torch's conventions, so that a torch module of the same names fits.
+    `weights` holds arrays, or what lies `Outside`, by name; a layer called ``conv1`` takes ``conv1.weight``
+    and so on. Layers and their weights follow torch's conventions, so that a torch module of the same names fits.
     """
 
-    def __init__(self, name: str, weights: Mapping[str, Array]) -> None:
+    def __init__(self, name: str, weights: Mapping[str, Any]) -> None:
         self._name = name
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
@@ -209,8 +235,10 @@ class Graph:
     def _weight_and_bias(self, name: str) -> list[str]:
         return [self.weight(part) for part in (f"{name}.weight", f"{name}.bias") if part in self._weights]
 
-    def _initialiser(self, name: str, array: Array) -> str:
-        if name not in self._used:
+    def _initialiser(self, name: str, array: Any) -> str:
+        if name not in self._used and isinstance(array, Outside):
+            self._used[name] = array.tensor(name)
+        elif name not in self._used:
             self._used[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 

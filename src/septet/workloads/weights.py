@@ -61,6 +61,11 @@ def find(asked: str, official: Official, write: Write, key: str) -> Found:
             return Found(built(write, key), "synthetic", (SYNTHETIC_NOTE,))
         case "auto":
             return _automatic(official, write, key)
+    return given(asked)
+
+
+def given(asked: str) -> Found:
+    """The user's own file. Raises ModelNotFound."""
     path = Path(asked)
     if not path.is_file():
         raise ModelNotFound(f"{path}: no such model file (or say auto, official or synthetic)")

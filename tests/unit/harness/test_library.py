@@ -26,11 +26,6 @@ class Rows(Workload):
     def sample(self, index: int) -> Tensors:
         return {"x": np.arange(index, index + (index % 3 + 1 if self.ragged else 2))}
 
-    def collate(self, samples: Sequence[Tensors]) -> Tensors:
-        return (
-            {"x": np.concatenate([sample["x"] for sample in samples])} if self.ragged else super().collate(samples)
-        )
-
     def predictor(self, load: LoadEngine) -> Predictor:
         raise NotImplementedError
 
@@ -40,6 +35,13 @@ class Rows(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         raise NotImplementedError
+
+
+class Joined(Rows):
+    """Rows that a batch holds one after the other."""
+
+    def collate(self, samples: Sequence[Tensors]) -> Tensors:
+        return {"x": np.concatenate([sample["x"] for sample in samples])}
 
 
 def test_a_batch_is_the_samples_in_the_order_asked() -> None:
@@ -57,7 +59,7 @@ def test_one_sample_is_a_view_and_copies_nothing() -> None:
 
 
 def test_samples_of_unlike_shape_are_joined_by_the_workload() -> None:
-    library = Library(Rows(ragged=True))
+    library = Library(Joined(ragged=True))
     library.load([1, 2])
     assert library.gather([2, 1])["x"].tolist() == [2, 3, 4, 1, 2]
 
@@ -80,3 +82,9 @@ def test_loading_replaces_and_tells_how_far_it_is() -> None:
     assert told == [1, 2, 3]
     with pytest.raises(KeyError, match="sample 1"):
         library.gather([1])
+
+
+def test_a_workload_that_joins_in_its_own_way_does_so_for_samples_of_one_shape_too() -> None:
+    library = Library(Joined())
+    library.load([3, 7])
+    assert library.gather([7, 3])["x"].tolist() == [7, 8, 3, 4]
