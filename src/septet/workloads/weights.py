@@ -28,15 +28,15 @@ FORGET_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Official:
-    """A published file, its address and its MD5."""
+    """A published file, its address and its MD5; None where none is published, and only its length is checked."""
 
     url: str
-    md5: str
+    md5: str | None
 
     @property
     def path(self) -> Path:
         """Where it lies in the cache."""
-        return cache_dir() / "official" / self.md5[:8] / self.url.rpartition("/")[2]
+        return cache_dir() / "official" / (self.md5 or "unchecked")[:9] / self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)

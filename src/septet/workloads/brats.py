@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BraTS 2019: brains of four modalities, and their tumours' three nested regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from septet.errors import DataError
+from septet.pipelines.volume import read, read_all
+from septet.tensor import Array
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+"""In the order of the network's channels."""
+
+CLASSES = {0: 0, 2: 1, 1: 2, 4: 3}
+"""BraTS label -> class of the network, as nnU-Net converts: edema, core that does not enhance, enhancing core."""
+
+REGIONS = {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
+"""Regions that are scored, as classes."""
+
+FOLD = "fold1_validation.txt"
+"""A list of cases, one a line, as the reference's folder ``folds`` has it; without it all cases are taken."""
+
+
+class Brats:
+    """The cases of a folder in the official layout: ``HGG/CASE/CASE_flair.nii.gz`` and so on.
+
+    Raises DataError for a case that lacks a modality, and a listed case that is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
+        there = {path.name.removesuffix("_flair.nii.gz"): path.parent for path in folder.rglob("*_flair.nii.gz")}
+        if not there:
+            raise DataError(f"{folder}: holds no case (CASE/CASE_flair.nii.gz)")
+        names = _listed(folder / FOLD, there) if (folder / FOLD).exists() else sorted(there)
+        self._cases = [(name, there[name]) for name in names]
+        for name, place in self._cases:
+            for modality in MODALITIES:
+                if not (place / f"{name}_{modality}.nii.gz").is_file():
+                    raise DataError(f"{place}: lacks {name}_{modality}.nii.gz")
+        self.labelled = all((place / f"{name}_seg.nii.gz").is_file() for name, place in self._cases)
+        self.words = f"{folder.name}: {len(self._cases):,} {'labelled' if self.labelled else 'unlabelled'} volumes"
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def name(self, index: int) -> str:
+        """What errors call case `index`: its folder."""
+        return str(self._cases[index][1])
+
+    def volume(self, index: int) -> Array:
+        """Its modalities, float32 [4, X, Y, Z]."""
+        name, place = self._cases[index]
+        return read_all([place / f"{name}_{modality}.nii.gz" for modality in MODALITIES])
+
+    def labels(self, index: int) -> Array:
+        """The classes of its voxels, uint8 [X, Y, Z]. Raises DataError for a label that BraTS does not have."""
+        name, place = self._cases[index]
+        path = place / f"{name}_seg.nii.gz"
+        voxels = read(path)
+        known = np.isin(voxels, list(CLASSES))
+        if not known.all():
+            raise DataError(f"{path}: label {voxels[~known][0]:g} is not among 0, 1, 2, 4")
+        return as_classes(voxels)
+
+
+def as_classes(labels: Array) -> Array:
+    """BraTS labels as classes of the network, uint8."""
+    classes = np.zeros(labels.shape, np.uint8)
+    for label, number in CLASSES.items():
+        classes[labels == label] = number
+    return classes
+
+
+def as_labels(classes: Array) -> Array:
+    """Classes of the network as BraTS labels, uint8."""
+    table = np.zeros(len(CLASSES), np.uint8)
+    for label, number in CLASSES.items():
+        table[number] = label
+    found: Array = table[classes]
+    return found
+
+
+def dice(classes: Array, truth: Array) -> Array:
+    """The Dice score of each region, 2·|A∩B| ÷ (|A| + |B|), float64 [3]; NaN where the region is in neither, which
+    is left out of means, as nnU-Net's evaluation of regions does."""
+    scores = []
+    for members in REGIONS.values():
+        ours, theirs = np.isin(classes, members), np.isin(truth, members)
+        total = int(ours.sum()) + int(theirs.sum())
+        scores.append(2 * int((ours & theirs).sum()) / total if total else np.nan)
+    return np.array(scores)
+
+
+def _listed(path: Path, there: dict[str, Path]) -> list[str]:
+    names = path.read_text().split()
+    for number, name in enumerate(names, 1):
+        if name not in there:
+            raise DataError(f"{path}, line {number}: no case is called {name}")
+    if not names:
+        raise DataError(f"{path}: names no case")
+    return names

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""3D U-Net on BraTS 2019, and its trained miniature on made-up heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import onnx
+
+from septet.engines.model import OnnxFile, read_onnx
+from septet.errors import DataError, ModelInvalid, UsageError
+from septet.pipelines.volume import Prepared, prepare
+from septet.tensor import Array, Tensors
+from septet.workloads import unet
+from septet.workloads.accuracy import mean
+from septet.workloads.brats import Brats, dice
+from septet.workloads.card import Card, Counts
+from septet.workloads.fetch import md5_of
+from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
+from septet.workloads.tumours import Heads
+from septet.workloads.unet import UNET_3D, UNET_3D_MINI, UNet
+from septet.workloads.weights import Found, Official, built, find
+from septet.workloads.workload import Asked, Score, Size, Workload
+
+OFFICIAL = Official(url="https://zenodo.org/record/3928973/files/224_224_160.onnx", md5=None)
+"""v0.7's ONNX file; no checksum of it is published."""
+
+TRAINED = Path(__file__).parent / "data" / "3d-unet-mini.npz"
+"""The miniature's weights, as ``recipes/3d-unet.py`` wrote them."""
+
+SEED = 3
+MADE_UP = 16
+
+
+class Volumes(Protocol):
+    """Volumes of four modalities: of BraTS, made-up heads with tumours, or noise."""
+
+    words: str
+    labelled: bool
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What errors call volume `index`."""
+
+    def volume(self, index: int) -> Array:
+        """Its modalities, float32 [4, X, Y, Z]."""
+
+    def labels(self, index: int) -> Array:
+        """The classes of its voxels, uint8 [X, Y, Z]; only where `labelled`."""
+
+
+class MadeUpVolumes:
+    """Seeded ellipsoids of noise about as large as heads in BraTS, for speed where no data is given."""
+
+    labelled = False
+    words = f"{MADE_UP} made-up volumes"
+    _sides = (240, 240, 155)
+
+    def __len__(self) -> int:
+        return MADE_UP
+
+    def name(self, index: int) -> str:
+        return f"made-up volume {index}"
+
+    def volume(self, index: int) -> Array:
+        draw = np.random.default_rng((SEED, index))
+        axes = np.meshgrid(*(np.linspace(-1, 1, side) for side in self._sides), indexing="ij", sparse=True)
+        head = sum((axis / reach) ** 2 for axis, reach in zip(axes, (0.55, 0.7, 0.85), strict=True)) < 1
+        noise = draw.standard_normal((4, *self._sides), np.float32) + np.float32(5)
+        volume: Array = np.where(head, noise, np.float32(0))
+        return volume
+
+    def labels(self, index: int) -> Array:
+        raise DataError("made-up volumes have no labels")
+
+
+class UNet3D(Workload):
+    """Segmentation of tumours; the metric is the mean Dice score of the three regions."""
+
+    name: ClassVar[str] = "3d-unet"
+    card: ClassVar[Card] = Card(
+        full=Counts(29_695_520, 3.258e12, "one volume, 4×224×224×160"),
+        mini=Counts(285_376, 9.21e8, "one volume, 4×32×32×32"),
+        official=(OFFICIAL,),
+        bring="BraTS 2019 training data: HGG/CASE/CASE_flair.nii.gz, _t1, _t1ce, _t2 and _seg, and beside HGG the "
+        "reference's fold1_validation.txt, without which all cases are taken",
+    )
+
+    def __init__(self, size: Size, net: UNet, found: Found, volumes: Volumes) -> None:
+        self.size = size
+        self.model = found.path
+        self.origin = found.origin
+        self.data = volumes.words
+        self.notes = found.notes
+        self._input, self._output = _names(read_onnx(found.path), found.path, net)
+        self._volumes = volumes
+        self._net = net
+
+    @classmethod
+    def open(cls, size: Size, asked: Asked) -> UNet3D:
+        return _mini(asked) if size == "mini" else _full(asked)
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def sample(self, index: int) -> Tensors:
+        """The volume, cropped, normalised and padded: float32 [4, X, Y, Z]."""
+        return {self._input: self.prepared(index).tensor}
+
+    def prepared(self, index: int) -> Prepared:
+        """Volume `index` ready for the network, and how to bring labels back to its source."""
+        return prepare(self._volumes.volume(index), self._net.volume, self._volumes.name(index))
+
+    def predictor(self, load: LoadEngine) -> Predictor:
+        return EnginePredictor(load(self.model), self.respond)
+
+    def respond(self, outputs: Tensors) -> Array:
+        """The likeliest class of each voxel, uint8 [N, X, Y, Z].
+
+        The reference logs half-precision scores, 8 GB for the whole set; only their largest counts.
+        """
+        classes: Array = outputs[self._output].argmax(axis=1).astype(np.uint8)
+        return classes
+
+    @property
+    def scored(self) -> bool:
+        return self.origin != "synthetic" and self._volumes.labelled
+
+    def score(self, responses: Mapping[int, bytes]) -> Score:
+        """The Dice score of each region, averaged over volumes, then over the three regions: 0…1."""
+        scores = np.array([self._dice(index, responses.get(index, b"")) for index in range(len(self))])
+        known = ~np.isnan(scores)
+        # a region that is in no volume at all says nothing
+        regions = known.any(axis=0)
+        shares = len(self) / np.maximum(known.sum(axis=0), 1) / regions.sum()
+        return mean("mean Dice", "", (np.where(known, scores, 0) * shares)[:, regions].sum(axis=1), graded=True)
+
+    def _dice(self, index: int, response: bytes) -> Array:
+        shape = self._net.volume
+        if len(response) != np.prod(shape):
+            raise DataError(f"{self._volumes.name(index)}: its answer has {len(response)} bytes, not one a voxel")
+        answer = np.frombuffer(response, np.uint8).reshape(shape)
+        return dice(self.prepared(index).restored(answer), self._volumes.labels(index))
+
+
+def _full(asked: Asked) -> UNet3D:
+    found = find(asked.weights, OFFICIAL, _write_made_up, f"3d-unet-full-synthetic-{SEED}")
+    return UNet3D("full", UNET_3D, found, Brats(asked.data) if asked.data else MadeUpVolumes())
+
+
+def _write_made_up(path: Path) -> None:
+    onnx.save(unet.build(UNET_3D, unet.synthetic(UNET_3D, SEED)), path)
+
+
+def _mini(asked: Asked) -> UNet3D:
+    if asked.weights != "auto" or asked.data is not None:
+        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
+    path = built(_write_trained, f"3d-unet-mini-{md5_of(TRAINED)[:12]}")
+    return UNet3D("mini", UNET_3D_MINI, Found(path, "trained"), Heads("test"))
+
+
+def _write_trained(path: Path) -> None:
+    with np.load(TRAINED, allow_pickle=False) as stored:
+        weights = {name: array.astype(np.float32) for name, array in stored.items()}
+    onnx.save(unet.build(UNET_3D_MINI, weights), path)
+
+
+def _names(file: OnnxFile, path: Path, net: UNet) -> tuple[str, str]:
+    """The names of the file's input and output. Raises ModelInvalid."""
+    shape = (net.channels, *net.volume)
+    volumes = [spec.name for spec in file.inputs if spec.dtype == np.float32 and spec.shape[1:] == shape]
+    logits = [spec.name for spec in file.outputs if len(spec.shape) == 5 and spec.shape[1] in (net.classes, None)]
+    if len(volumes) != 1 or len(file.inputs) != 1 or not logits:
+        have = "; ".join(map(str, (*file.inputs, *file.outputs)))
+        want = ", ".join(map(str, shape))
+        raise ModelInvalid(f"{path}: has ({have}), not float32 [?, {want}] in and {net.classes} classes out")
+    return volumes[0], logits[0]
