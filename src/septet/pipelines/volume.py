@@ -95,6 +95,8 @@ def read(path: Path) -> Array:
         voxels = np.asarray(nibabel.load(path).dataobj, np.float32)
     except (OSError, ImageFileError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: not a readable NIfTI volume: {' '.join(str(error).split())[:120]}") from error
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:  # some tools add an axis of one point in time
+        voxels = voxels[..., 0]
     if voxels.ndim != 3:
         raise DataError(f"{path}: has {voxels.ndim} dimensions, not 3")
     if not np.isfinite(voxels).all():
