@@ -106,7 +106,9 @@ def test_labels_are_written_where_the_source_lies(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not MRI.is_dir(), reason="needs the T1 volume, which is not here")
 def test_a_real_head_goes_through_and_comes_back(tmp_path: Path) -> None:
-    for path in sorted(MRI.rglob("*.nii.gz")):
+    with pytest.raises(DataError, match=r"t1_brats_space.*more than the 224×224×160 that fit"):  # it has its skull
+        prepare(read(MRI / "t1_brats_space.nii.gz")[None], (224, 224, 160), "t1_brats_space")
+    for path in sorted(MRI.rglob("*skull*.nii.gz")):
         voxels = read(path)
         prepared = prepare(np.stack([voxels] * 4), (224, 224, 160), path.name)
         assert prepared.tensor.shape == (4, 224, 224, 160)
