@@ -89,8 +89,8 @@ def _hertz(mel: Array) -> Array:
 def read(path: Path) -> Array:
     """The samples of an audio file, float32 [samples].
 
-    Raises DataError, naming the file, for one that is unreadable, not 16 kHz, not of one channel, too short, silent,
-    or holds what is no number.
+    Raises DataError, naming the file, for one that is unreadable, not 16 kHz, not of one channel, too short,
+    silent, or holds what is no number.
     """
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)

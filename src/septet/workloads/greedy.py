@@ -40,8 +40,8 @@ class Greedy:
         self._bias = weights["joint.out.bias"]
 
     def __call__(self, encoded: Array, lengths: Array) -> list[Array]:
-        """The symbols of each utterance, uint8: `encoded` is float32 [N, T, joint], `lengths` its frames, int [N]."""
-        count, frames, _ = encoded.shape
+        """The symbols of each utterance, uint8; `encoded` is float32 [N, T, joint], `lengths` int [N]."""
+        count = len(encoded)
         padded = np.pad(encoded, ((0, 0), (0, AHEAD), (0, 0)))
         texts: list[list[int]] = [[] for _ in range(count)]
         width = self._recurrent[0].shape[0]

@@ -23,6 +23,7 @@ Size = Literal["full", "mini"]
 
 WORKLOADS: dict[str, str] = {
     "resnet50": "septet.workloads.resnet50:ResNet50",
+    "rnnt": "septet.workloads.rnnt:Rnnt",
     "3d-unet": "septet.workloads.unet3d:UNet3D",
     "dlrm": "septet.workloads.dlrm:Dlrm",
     "null": "septet.workloads.null:NullWorkload",

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RNN-T on LibriSpeech, and its trained miniature on spoken strings of an invented tongue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from septet.engines.model import OnnxFile, read_onnx
+from septet.errors import DataError, ModelInvalid, UsageError
+from septet.pipelines.audio import FEATURES, RATE, features
+from septet.tensor import Array, Tensors
+from septet.workloads import transducer
+from septet.workloads.accuracy import ratio
+from septet.workloads.card import Card, Counts
+from septet.workloads.fetch import md5_of
+from septet.workloads.greedy import Greedy
+from septet.workloads.librispeech import LONGEST, LibriSpeech, right_words, text_of
+from septet.workloads.predictor import LoadEngine, Predictor, Rows
+from septet.workloads.speech import Utterances
+from septet.workloads.transducer import RNNT, RNNT_MINI, Transducer
+from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given
+from septet.workloads.workload import Asked, Score, Size, Workload
+
+TRAINED = Path(__file__).parent / "data" / "rnnt-mini.npz"
+"""The miniature's weights, as ``recipes/rnnt.py`` wrote them."""
+
+SEED = 7
+MADE_UP = 256
+MEDIAN_SECONDS, SPREAD = 5.5, 0.506
+"""Of made-up utterances, whose lengths are log-normal: with a mean of 6.25 s, as LibriSpeech's dev-clean has."""
+
+
+class Speech(Protocol):
+    """Utterances: of LibriSpeech, of the invented tongue, or noise."""
+
+    words: str
+    labelled: bool
+
+    def __len__(self) -> int: ...
+
+    def wave(self, index: int) -> Array:
+        """Utterance `index`, float32 [samples] at 16 kHz."""
+
+    def text(self, index: int) -> str:
+        """What is said in it; only where `labelled`."""
+
+
+class SpokenStrings:
+    """The miniature's utterances."""
+
+    labelled = True
+
+    def __init__(self) -> None:
+        self._utterances = Utterances("test")
+        self.words = f"spoken strings of an invented tongue, test split, {len(self):,} utterances"
+
+    def __len__(self) -> int:
+        return len(self._utterances)
+
+    def wave(self, index: int) -> Array:
+        return self._utterances.spoken(index).wave
+
+    def text(self, index: int) -> str:
+        return self._utterances.spoken(index).text
+
+
+class MadeUpSpeech:
+    """Seeded noise that comes and goes, as long as utterances are, for speed where no data is given."""
+
+    labelled = False
+    words = f"{MADE_UP} made-up utterances, 6.25 s in the mean"
+
+    def __len__(self) -> int:
+        return MADE_UP
+
+    def wave(self, index: int) -> Array:
+        draw = np.random.default_rng((SEED, index))
+        seconds = min(float(draw.lognormal(np.log(MEDIAN_SECONDS), SPREAD)), LONGEST)
+        count = int(RATE * max(seconds, 1.3))
+        knots = np.arange(0, count + 1_600, 1_600)
+        loud = np.interp(np.arange(count), knots, draw.random(len(knots)))
+        return (0.1 * loud * draw.standard_normal(count)).astype(np.float32)
+
+    def text(self, index: int) -> str:
+        raise DataError("made-up utterances have no text")
+
+
+class TransducerPredictor(Predictor):
+    """From sound to text: features, the encoder on its engine, greedy decoding. v0.7 times all three."""
+
+    def __init__(self, load: LoadEngine, model: Path, net: Transducer) -> None:
+        self._engine = load(model)
+        self._decode = Greedy(_decoder(model, net))
+
+    def __call__(self, batch: Tensors) -> Rows:
+        """The labels of each utterance, uint8."""
+        frames = [features(wave[:length]) for wave, length in zip(batch["audio"], batch["samples"], strict=True)]
+        lengths = np.array([len(one) for one in frames], np.int32)
+        longest = int(lengths.max())
+        # two frames become one
+        padded = np.zeros((len(frames), longest + longest % 2, FEATURES), np.float32)
+        for row, one in zip(padded, frames, strict=True):
+            row[: len(one)] = one
+        encoded = self._engine.infer({"features": padded, "lengths": lengths})["encoded"]
+        return self._decode(encoded, (lengths + 1) // 2)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class Rnnt(Workload):
+    """Speech recognition; the metric is 100 − the word error rate, in %."""
+
+    name: ClassVar[str] = "rnnt"
+    card: ClassVar[Card] = Card(
+        full=Counts(45_323_037, 1.2e10, "an utterance of 6.25 s, the mean"),
+        mini=Counts(873_053, 8.9e7, "an utterance of 1.8 s, the mean"),
+        official=(),
+        bring="LibriSpeech dev-clean as it comes: SPEAKER/CHAPTER/*.flac and *.trans.txt. The official weights "
+        "(zenodo.org/record/3662521) are a torch file that must be exported to ONNX first",
+    )
+
+    def __init__(self, size: Size, net: Transducer, found: Found, speech: Speech) -> None:
+        self.size = size
+        self.model = found.path
+        self.origin = found.origin
+        self.data = speech.words
+        self.notes = found.notes
+        _require(read_onnx(found.path), found.path, net)
+        self._net = net
+        self._speech = speech
+
+    @classmethod
+    def open(cls, size: Size, asked: Asked) -> Rnnt:
+        return _mini(asked) if size == "mini" else _full(asked)
+
+    def __len__(self) -> int:
+        return len(self._speech)
+
+    def sample(self, index: int) -> Tensors:
+        """The sound as it is, float32 [samples]: v0.7 times the making of features."""
+        return {"audio": self._speech.wave(index)}
+
+    def collate(self, samples: Sequence[Tensors]) -> Tensors:
+        """``audio`` float32 [N, longest], zeros after each end, and ``samples`` int64 [N]."""
+        waves = [sample["audio"] for sample in samples]
+        counts = np.array([len(wave) for wave in waves])
+        audio = np.zeros((len(waves), counts.max()), np.float32)
+        for row, wave in zip(audio, waves, strict=True):
+            row[: len(wave)] = wave
+        return {"audio": audio, "samples": counts}
+
+    def predictor(self, load: LoadEngine) -> Predictor:
+        assert self.model is not None
+        return TransducerPredictor(load, self.model, self._net)
+
+    @property
+    def scored(self) -> bool:
+        return self.origin != "synthetic" and self._speech.labelled
+
+    def score(self, responses: Mapping[int, bytes]) -> Score:
+        """Words less errors, of all words, in %."""
+        right, words = [], []
+        for index in range(len(self)):
+            if index not in responses:
+                raise DataError(f"{self.data}: utterance {index} has no answer")
+            text = self._speech.text(index)
+            right.append(right_words(text, text_of(np.frombuffer(responses[index], np.uint8))))
+            words.append(len(text.split()))
+        return ratio("100 − WER", "%", np.array(right, float), np.array(words, float), scale=100.0)
+
+
+def _full(asked: Asked) -> Rnnt:
+    if asked.weights == "official":
+        raise UsageError(f"rnnt: {Rnnt.card.bring}; then name it with --weights FILE")
+    if asked.weights in ("auto", "synthetic"):
+        found = Found(built(_write_made_up, f"rnnt-full-synthetic-{SEED}"), "synthetic", (SYNTHETIC_NOTE,))
+    else:
+        found = given(asked.weights)
+    return Rnnt("full", RNNT, found, LibriSpeech(asked.data) if asked.data else MadeUpSpeech())
+
+
+def _write_made_up(path: Path) -> None:
+    onnx.save(transducer.build(RNNT, transducer.synthetic(RNNT, SEED)), path)
+
+
+def _mini(asked: Asked) -> Rnnt:
+    if asked.weights != "auto" or asked.data is not None:
+        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
+    path = built(_write_trained, f"rnnt-mini-{md5_of(TRAINED)[:12]}")
+    return Rnnt("mini", RNNT_MINI, Found(path, "trained"), SpokenStrings())
+
+
+def _write_trained(path: Path) -> None:
+    with np.load(TRAINED, allow_pickle=False) as stored:
+        weights = {name: array.astype(np.float32) for name, array in stored.items()}
+    onnx.save(transducer.build(RNNT_MINI, weights), path)
+
+
+def _require(file: OnnxFile, path: Path, net: Transducer) -> None:
+    """Raise ModelInvalid unless the file takes features and lengths and gives what the joint network takes."""
+    inputs, outputs = ({spec.name: spec for spec in specs} for specs in (file.inputs, file.outputs))
+    encoded = outputs.get("encoded")
+    if set(inputs) != {"features", "lengths"} or encoded is None or encoded.shape[-1] != net.joint:
+        have = "; ".join(map(str, (*file.inputs, *file.outputs)))
+        raise ModelInvalid(f"{path}: has ({have}), not features, lengths -> encoded [?, ?, {net.joint}]")
+
+
+def _decoder(path: Path, net: Transducer) -> dict[str, Array]:
+    """The weights of predictor and joint network, which no node of the graph takes. Raises ModelInvalid."""
+    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    wanted = {name for name in transducer.shapes(net) if not name.startswith(("encoder", "joint.encoder"))}
+    if missing := sorted(wanted - set(stored)):
+        raise ModelInvalid(f"{path}: lacks the decoder's weights {', '.join(missing)}")
+    return {name: numpy_helper.to_array(stored[name]) for name in wanted}
