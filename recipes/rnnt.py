@@ -36,7 +36,7 @@ except ModuleNotFoundError:
 SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/rnnt-mini.npz"
 
 BATCH = 16
-STEPS = 1_400
+STEPS = 1_000
 PEAK_RATE = 4e-3
 WEIGHT_DECAY = 1e-3
 FRAMEWISE = 0.5

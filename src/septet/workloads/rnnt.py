@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -100,15 +102,34 @@ class TransducerPredictor(Predictor):
 
     def __call__(self, batch: Tensors) -> Rows:
         """The labels of each utterance, uint8."""
+        encoded, lengths = self._encoded(*self._framed(batch))
+        return self._decode(encoded, lengths)
+
+    def timed(self, batch: Tensors) -> dict[str, float]:
+        """Seconds that each part of one call takes: ``features``, ``encoder``, ``decoder``."""
+        times = [time.perf_counter()]
+        framed = self._framed(batch)
+        times.append(time.perf_counter())
+        encoded = self._encoded(*framed)
+        times.append(time.perf_counter())
+        self._decode(*encoded)
+        times.append(time.perf_counter())
+        parts = ("features", "encoder", "decoder")
+        return {part: end - begin for part, (begin, end) in zip(parts, pairwise(times), strict=True)}
+
+    def _framed(self, batch: Tensors) -> tuple[Array, Array]:
+        """Features float32 [N, T, 240], T even because two frames become one, and lengths int32 [N]."""
         frames = [features(wave[:length]) for wave, length in zip(batch["audio"], batch["samples"], strict=True)]
         lengths = np.array([len(one) for one in frames], np.int32)
         longest = int(lengths.max())
-        # two frames become one
         padded = np.zeros((len(frames), longest + longest % 2, FEATURES), np.float32)
         for row, one in zip(padded, frames, strict=True):
             row[: len(one)] = one
-        encoded = self._engine.infer({"features": padded, "lengths": lengths})["encoded"]
-        return self._decode(encoded, (lengths + 1) // 2)
+        return padded, lengths
+
+    def _encoded(self, frames: Array, lengths: Array) -> tuple[Array, Array]:
+        """The encoder's frames, float32 [N, T ÷ 2, joint], and how many of each utterance count."""
+        return self._engine.infer({"features": frames, "lengths": lengths})["encoded"], (lengths + 1) // 2
 
     def close(self) -> None:
         self._engine.close()
