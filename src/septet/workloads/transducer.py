@@ -96,8 +96,8 @@ def shapes(net: Transducer) -> dict[str, tuple[int, ...]]:
 def synthetic(net: Transducer, seed: int) -> dict[str, Array]:
     """Seeded weights; they know nothing.
 
-    The blank's bias is set so that about 0.9 symbols are emitted a frame of 60 ms, as in read speech (LibriSpeech:
-    93 characters in 6.25 s), which is what the decoder's share of the time depends on.
+    The joint network's parts are scaled, and the blank's bias is set, so that about a symbol is emitted each frame
+    of 60 ms, as in read speech (LibriSpeech: 93 characters in 6.25 s): the decoder's share of the time depends on it.
     """
     draw = np.random.default_rng(seed)
     weights: dict[str, Array] = {}
@@ -106,9 +106,11 @@ def synthetic(net: Transducer, seed: int) -> dict[str, Array]:
             weights[name] = draw.standard_normal(shape, np.float32) * np.float32(shape[1] ** -0.5)
         else:
             weights[name] = np.zeros(shape, np.float32)
-    weights["joint.out.weight"] *= np.float32(4)
-    weights["joint.out.bias"][BLANK] = BLANK_BIAS
+    for name, factor in _SPEAKING.items():
+        weights[name] *= np.float32(factor)
+    weights["joint.out.bias"][BLANK] = _BLANK_BIAS
     return weights
 
 
-BLANK_BIAS = 1.0
+_SPEAKING = {"joint.encoder.weight": 60, "joint.prediction.weight": 12, "joint.out.weight": 4}
+_BLANK_BIAS = 7.0
