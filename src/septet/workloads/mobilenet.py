@@ -179,7 +179,7 @@ def synthetic(net: MobileNet, seed: int) -> dict[str, Array]:
                 spread = LOGIT_SPREAD if ".logits." in name else 1.0
                 scale = spread * (2 / prod(shape[1:])) ** 0.5
                 weights[name] = draw.standard_normal(shape, np.float32) * np.float32(scale)
-            case ("weight" | "running_var"), _:
+            case (("weight" | "running_var"), _):
                 weights[name] = np.ones(shape, np.float32)
             case _:
                 weights[name] = np.full(shape, LOGIT_MEAN if ".logits." in name else 0.0, np.float32)

@@ -86,9 +86,7 @@ class BoxScenes:
         rows, columns = np.flatnonzero((ink > _INKED).any(1)), np.flatnonzero((ink > _INKED).any(0))
         for _ in range(8):
             top, left = int(draw.integers(height - side + 1)), int(draw.integers(width - side + 1))
-            box = np.array(
-                [left + columns[0], top + rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1], np.float32
-            )
+            box = np.array([left + columns[0], top + rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1], np.float32)
             if all(_shared(box, other) <= _CROWDED for other, _ in found):
                 part = picture[top : top + side, left : left + side]
                 part += ink[..., None] * (_colour(draw, part) - part)

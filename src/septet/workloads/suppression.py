@@ -60,7 +60,9 @@ class Suppression:
     def _stays(self, boxes: Array, classes: Array) -> Array:
         """The places of the boxes that stay, of `boxes` that lie from the best down."""
         boxes = self._clipped(boxes)
-        stays = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) if self.clip else np.ones(len(boxes), np.bool_)
+        stays = np.ones(len(boxes), np.bool_)
+        if self.clip:
+            stays &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         for members in _groups(classes):
             taken = members[stays[members]][: self.per_class]
             stays[members] = False

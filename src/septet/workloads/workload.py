@@ -23,6 +23,8 @@ Size = Literal["full", "mini"]
 
 WORKLOADS: dict[str, str] = {
     "resnet50": "septet.workloads.resnet50:ResNet50",
+    "ssd-mobilenet": "septet.workloads.ssd_mobilenet:SsdMobileNet",
+    "ssd-resnet34": "septet.workloads.ssd_resnet34:SsdResNet34",
     "null": "septet.workloads.null:NullWorkload",
 }
 """Network name, as MLPerf spells it -> dotted name of its class. ``null`` is the null member."""
