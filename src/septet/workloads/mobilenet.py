@@ -37,8 +37,9 @@ EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))
 PRIORS = (3, 6, 6, 6, 6, 6)
 """Priors at each place of each feature map."""
 
-LOGIT_SPREAD, LOGIT_MEAN = 2.0, -8.7
-"""Synthetic logits: about 100 of 172,530 score above 0.1 and a few thousand above 0.01, as in photographs."""
+LOGIT_GAIN, LOGIT_MEAN = 6.4, -9.5
+"""How much larger than others the weights of synthetic logits are, so that they spread by about 2, and where they
+lie: some hundred of 172,530 score above 0.1 and a few thousand above 0.01, as in photographs."""
 
 
 @dataclass(frozen=True)
@@ -168,17 +169,20 @@ def synthetic(net: MobileNet, seed: int) -> dict[str, Array]:
     """Seeded weights under which activations keep a sane range and about as many boxes are found as in
     photographs; they know nothing.
 
-    Convolutions are He-initialised, which keeps the second moment through ReLU. The predictors' logits spread by
-    `LOGIT_SPREAD` around `LOGIT_MEAN`, and codes by 1, a tenth of a prior's size.
+    Convolutions are He-initialised, which keeps the second moment through ReLU. Codes spread by less
+    than 1, a tenth of a prior's size, logits as `LOGIT_GAIN` and `LOGIT_MEAN` say. The logits' weights are centred:
+    features are all positive, and would otherwise favour the same few classes everywhere.
     """
     draw = np.random.default_rng(seed)
     weights: dict[str, Array] = {}
     for name, shape in shapes(net).items():
         match name.rpartition(".")[2], len(shape):
             case "weight", 4:
-                spread = LOGIT_SPREAD if ".logits." in name else 1.0
+                spread = LOGIT_GAIN if ".logits." in name else 1.0
                 scale = spread * (2 / prod(shape[1:])) ** 0.5
                 weights[name] = draw.standard_normal(shape, np.float32) * np.float32(scale)
+                if ".logits." in name:
+                    weights[name] -= weights[name].mean(axis=1, keepdims=True)
             case (("weight" | "running_var"), _):
                 weights[name] = np.ones(shape, np.float32)
             case _:

@@ -21,8 +21,9 @@ from septet.workloads.graph import BATCH, Graph, value
 STAGE_STRIDES = (1, 2, 1)
 """The last would be 2 in a classifier: the detector keeps its map large."""
 
-LOGIT_SPREAD, BACKGROUND_MEAN = 1.0, 6.0
-"""Synthetic logits: of 1.2 million scores, some hundred are above 0.05."""
+LOGIT_GAIN, BACKGROUND_MEAN = 0.4, 6.0
+"""How much smaller than others the weights of synthetic logits are, so that they spread by about 1, and where the
+background's lie: of 1.2 million scores, some thousand are above 0.05, as in photographs."""
 
 
 @dataclass(frozen=True)
@@ -218,16 +219,19 @@ def synthetic(net: ResNet34, seed: int) -> dict[str, Array]:
     photographs; they know nothing.
 
     Convolutions are He-initialised, which keeps the second moment through ReLU; the last normalisation of each
-    block is damped, so that the sums of the residual branches grow slowly. The predictors' logits spread by
-    `LOGIT_SPREAD`, the background's around `BACKGROUND_MEAN`, and codes by 1, a tenth of a prior's size.
+    block is damped, so that the sums of the residual branches grow slowly. Codes spread by about
+    3, a third of a prior's size, logits as `LOGIT_GAIN` and `BACKGROUND_MEAN` say. The logits' weights are centred: features are all positive, and would otherwise favour the same few classes
+    everywhere.
     """
     draw = np.random.default_rng(seed)
     weights: dict[str, Array] = {}
     for name, shape in shapes(net).items():
         match name.rpartition(".")[2], len(shape):
             case "weight", 4:
-                scale = (2 / prod(shape[1:])) ** 0.5 * (LOGIT_SPREAD if ".logits." in name else 1.0)
+                scale = (2 / prod(shape[1:])) ** 0.5 * (LOGIT_GAIN if ".logits." in name else 1.0)
                 weights[name] = draw.standard_normal(shape, np.float32) * np.float32(scale)
+                if ".logits." in name:
+                    weights[name] -= weights[name].mean(axis=(1, 2, 3), keepdims=True)
             case "weight", _:
                 weights[name] = np.full(shape, 0.3 if name.endswith("bn2.weight") else 1.0, np.float32)
             case "running_var", _:
