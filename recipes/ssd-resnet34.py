@@ -19,7 +19,7 @@ RECIPE = Recipe(
     loss=mined,
     prior=0.0,
     shipped=TRAINED,
-    steps=1_000,
+    steps=800,
 )
 
 if __name__ == "__main__":

@@ -191,8 +191,8 @@ def read_truth(path: Path) -> Truth:
 
 def _fault(truth: Truth) -> str:
     """What is wrong with `truth`, in words; empty where nothing is."""
-    if not truth.images or not truth.annotations or not truth.categories:
-        return "names no image, no box or no category"
+    if len(truth.images) < 2 or not truth.annotations or not truth.categories:
+        return "names no two images, no box or no category"
     for kind, entries in (
         ("image", truth.images),
         ("annotation", truth.annotations),

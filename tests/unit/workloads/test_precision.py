@@ -35,9 +35,9 @@ def made(seed: int, pictures: int = 12, categories: int = 4, crowds: float = 0.1
                 rows.append([photo.id, *near, draw.choice([draw.random(), 0.5]), category])
         for _ in range(int(draw.integers(0, 4))):
             rows.append([photo.id, *draw.uniform(0, 50, 4), draw.random(), draw.choice([*numbers, 99])])
-    return Truth(
-        photos, tuple(things), tuple(Category(number, str(number)) for number in numbers)
-    ), np.array(rows, float).reshape(-1, 7)
+    return Truth(photos, tuple(things), tuple(Category(number, str(number)) for number in numbers)), np.array(
+        rows, float
+    ).reshape(-1, 7)
 
 
 def by_pycocotools(truth: Truth, detections: Array) -> float:
