@@ -35,7 +35,7 @@ class DigitScenes:
     def __init__(self, split: Split, count: int | None = None) -> None:
         self.split = split
         self._count = COUNTS[split] if count is None else count
-        self._glyphs = _glyphs(split)
+        self._glyphs = handwriting(split)
 
     def __len__(self) -> int:
         return self._count
@@ -65,7 +65,7 @@ def _draws(split: Split, index: int) -> np.random.Generator:
 
 
 @cache
-def _glyphs(split: Split) -> dict[int, Array]:
+def handwriting(split: Split) -> dict[int, Array]:
     """The split's handwriting by digit: float32 [count, 8, 8], ink 0…1."""
     from sklearn.datasets import load_digits
 

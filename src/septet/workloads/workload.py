@@ -26,6 +26,8 @@ WORKLOADS: dict[str, str] = {
     "rnnt": "septet.workloads.rnnt:Rnnt",
     "3d-unet": "septet.workloads.unet3d:UNet3D",
     "dlrm": "septet.workloads.dlrm:Dlrm",
+    "ssd-mobilenet": "septet.workloads.ssd_mobilenet:SsdMobileNet",
+    "ssd-resnet34": "septet.workloads.ssd_resnet34:SsdResNet34",
     "null": "septet.workloads.null:NullWorkload",
 }
 """Network name, as MLPerf spells it -> dotted name of its class. ``null`` is the null member."""

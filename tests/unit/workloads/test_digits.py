@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from septet.workloads.digits import CLASSES, COUNTS, SHARES, DigitScenes, Split, _glyphs
+from septet.workloads.digits import CLASSES, COUNTS, SHARES, DigitScenes, Split, handwriting
 
 SPLITS: list[Split] = list(SHARES)
 
@@ -24,7 +24,9 @@ def test_scenes_of_two_splits_differ() -> None:
 
 
 def test_no_handwriting_is_in_two_splits() -> None:
-    seen = {split: {glyph.tobytes() for glyphs in _glyphs(split).values() for glyph in glyphs} for split in SPLITS}
+    seen = {
+        split: {glyph.tobytes() for glyphs in handwriting(split).values() for glyph in glyphs} for split in SPLITS
+    }
     for one, other in combinations(SPLITS, 2):
         assert seen[one].isdisjoint(seen[other])
     assert sum(map(len, seen.values())) == pytest.approx(1_797, abs=10)

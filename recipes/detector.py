@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a detector's miniature on box scenes: what ``ssd-mobilenet.py`` and ``ssd-resnet34.py`` share.
+
+The network that is trained is the very description that the ONNX graph is built from: `Tape` has the methods of
+`septet.workloads.graph.Graph`, and runs each layer on torch tensors as it is named. One seed gives one set of
+weights; another seed gives the same mAP within its confidence interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+
+from septet.config import EngineConfig
+from septet.devices.cpu import Cpu
+from septet.engines.engine import Engine, load
+from septet.harness.library import Library
+from septet.tensor import Array, Tensors
+from septet.workloads.boxes import corners, encode, overlaps
+from septet.workloads.coco import ScenePictures
+from septet.workloads.digits import Split
+from septet.workloads.scenes import BoxScenes, Scene
+from septet.workloads.ssd import Net, Ssd
+from septet.workloads.weights import Found
+
+try:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F  # noqa: N812
+except ModuleNotFoundError:
+    sys.exit("Training needs torch: pip install 'septet[train]'")
+
+BATCH = 32
+PEAK_RATE = 3e-3
+WEIGHT_DECAY = 1e-3
+MOMENTUM = 0.05
+"""How fast the running statistics of batch normalisation follow."""
+
+MATCH = 0.5
+"""A prior is to find the thing that it overlaps by at least this; and each thing has its best prior."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits [N, priors, classes] and wanted classes int64 [N, priors] -> the sum of the loss over all of them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained: the `network`, the `graph` module that describes it, its workload, and how.
+
+    `numbers` gives the class of each category number, `prior` is the logit of all classes but the background
+    to start from.
+    """
+
+    network: Any
+    graph: ModuleType
+    net: Net
+    workload: type[Ssd]
+    numbers: Mapping[int, int]
+    loss: Loss
+    prior: float
+    shipped: Path
+    steps: int
+
+
+class Tape:
+    """Runs layers on tensors as they are described, with weights by name."""
+
+    def __init__(self, start: Tensors) -> None:
+        self.weights = {name: torch.from_numpy(np.array(array)) for name, array in start.items()}
+        self.training = True
+
+    def trained(self) -> list[Tensor]:
+        """The weights that gradients reach: all but running statistics."""
+        found = [weight for name, weight in self.weights.items() if ".running_" not in name]
+        return [weight.requires_grad_() for weight in found]
+
+    def conv(
+        self,
+        name: str,
+        source: Tensor,
+        *,
+        stride: int = 1,
+        padding: int | Sequence[int] = 0,
+        groups: int = 1,
+    ) -> Tensor:
+        if not isinstance(padding, int):
+            top, left, bottom, right = padding
+            source, padding = F.pad(source, (left, right, top, bottom)), 0
+        weight, bias = self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias")
+        return F.conv2d(source, weight, bias, stride, padding, 1, groups)
+
+    def batch_norm(self, name: str, source: Tensor, *, epsilon: float = 1e-5) -> Tensor:
+        parts = [self.weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(source, *parts, self.training, MOMENTUM, epsilon)
+
+    def relu(self, name: str, source: Tensor) -> Tensor:
+        return F.relu(source)
+
+    def relu6(self, name: str, source: Tensor) -> Tensor:
+        return F.relu6(source)
+
+    def add(self, name: str, one: Tensor, other: Tensor) -> Tensor:
+        return one + other
+
+    def concat(self, name: str, sources: Sequence[Tensor], *, axis: int) -> Tensor:
+        return torch.cat(list(sources), axis)
+
+    def reshape(self, name: str, source: Tensor, shape: Sequence[int]) -> Tensor:
+        return source.reshape([source.shape[place] if dim == 0 else dim for place, dim in enumerate(shape)])
+
+    def transpose(self, name: str, source: Tensor, order: Sequence[int]) -> Tensor:
+        return source.permute(*order)
+
+    def max_pool(self, name: str, source: Tensor, *, kernel: int, stride: int, padding: int) -> Tensor:
+        return F.max_pool2d(source, kernel, stride, padding)
+
+
+def focal(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of classes that are each asked for themselves: Lin et al., «Focal Loss for Dense Object
+    Detection», 2017, equation 5 with α = ¼ and γ = 2. Class 0, the background, is never asked for."""
+    target = F.one_hot(wanted, logits.shape[-1]).float()[..., 1:]
+    logits = logits[..., 1:]
+    share = torch.sigmoid(logits)
+    missed = target * (1 - share) + (1 - target) * share
+    weight = target * 0.25 + (1 - target) * 0.75
+    cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (weight * missed**2 * cross).sum() * 4
+
+
+def mined(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of classes that exclude each other, over matched priors and the three times as many others
+    that are farthest wrong: Liu et al., «SSD», 2016, section 2.2."""
+    cross = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+    matched = wanted > 0
+    others = cross.detach().masked_fill(matched, 0)
+    rank = others.argsort(1, descending=True).argsort(1)
+    taken = matched | (rank < 3 * matched.sum(1, keepdim=True))
+    return (cross * taken).sum()
+
+
+def match(scene: Scene, recipe: Recipe) -> tuple[Array, Array]:
+    """What each prior is to say of `scene`: codes float32 [priors, 4] and classes int64 [priors]."""
+    height, width = scene.image.shape[:2]
+    boxes = scene.boxes / np.array([width, height, width, height], np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = boxes if recipe.net.xy else boxes[:, [1, 0, 3, 2]]
+    codes, classes = np.zeros_like(recipe.net.priors), np.zeros(len(recipe.net.priors), np.int64)
+    if len(boxes):
+        shared = overlaps(boxes, corners(recipe.net.priors))
+        shared[np.arange(len(boxes)), shared.argmax(1)] = 2
+        best, found = shared.argmax(0), shared.max(0) >= MATCH
+        numbers = np.array([recipe.numbers[int(category)] for category in scene.categories])
+        classes[found] = numbers[best[found]]
+        codes[found] = encode(boxes[best[found]], recipe.net.priors[found])
+    return codes, classes
+
+
+def samples(recipe: Recipe, split: Split, begin: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Scenes begin … begin + count: images float32 [count, 3, side, side], wanted codes and classes."""
+    scenes = BoxScenes(split)
+    drawn = [scenes.scene(index) for index in range(begin, begin + count)]
+    images = np.stack([recipe.net.prepare(scene.image) for scene in drawn])
+    codes, classes = zip(*(match(scene, recipe) for scene in drawn), strict=True)
+    return torch.from_numpy(images), torch.from_numpy(np.stack(codes)), torch.from_numpy(np.stack(classes))
+
+
+def batches(recipe: Recipe, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Fresh scenes for each step, drawn ahead on another thread."""
+    with ThreadPoolExecutor(1) as ahead:
+        draw = [ahead.submit(samples, recipe, "train", step * BATCH, BATCH) for step in range(min(2, steps))]
+        for step in range(steps):
+            yield draw.pop(0).result()
+            if step + 2 < steps:
+                draw.append(ahead.submit(samples, recipe, "train", (step + 2) * BATCH, BATCH))
+
+
+def begin(recipe: Recipe, seed: int) -> dict[str, Array]:
+    """Weights to start from: the synthetic ones, but for logits that are about the same for every place."""
+    weights: dict[str, Array] = recipe.graph.synthetic(recipe.network, seed)
+    for name, array in weights.items():
+        if name.endswith(".logits.weight"):
+            array *= np.float32(0.05)
+        elif name.endswith(".logits.bias"):
+            array[:] = recipe.prior
+    return weights
+
+
+def train(recipe: Recipe, steps: int, seed: int) -> dict[str, Array]:
+    """Train from scratch, and return weights by name: AdamW, one cycle of the learning rate."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    tape = Tape(begin(recipe, seed))
+    optimiser = torch.optim.AdamW(tape.trained(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.2)
+    start = time.perf_counter()
+    for step, (images, wanted, classes) in enumerate(batches(recipe, steps), 1):
+        images = images.contiguous(memory_format=torch.channels_last)  # depthwise layers are faster so
+        codes, logits = recipe.graph.layers(tape, recipe.network, images)
+        matched = classes > 0
+        places = F.smooth_l1_loss(codes[matched], wanted[matched], reduction="sum")
+        loss = (places + recipe.loss(logits, classes)) / matched.sum().clamp(min=1)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(tape.trained(), 10)
+        optimiser.step()
+        cycle.step()
+        if step % 100 == 0 or step == steps:
+            left = (time.perf_counter() - start) / step * (steps - step)
+            print(f"step {step} of {steps}: loss {loss.item():.3f}, about {left:.0f} s left", flush=True)
+    return {name: weight.detach().numpy() for name, weight in tape.weights.items()}
+
+
+def score(recipe: Recipe, weights: Mapping[str, Array], split: Split, count: int | None = None) -> str:
+    """mAP in % over the scenes of `split`, with its 95 % interval, in words: by the workload's own code."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(recipe.graph.build(recipe.network, weights), path)
+        workload = recipe.workload("mini", recipe.net, Found(path, "trained"), ScenePictures(split, count))
+        answers: dict[int, bytes] = {}
+        with workload.predictor(_engine) as predict:
+            for first in range(0, len(workload), BATCH):
+                indices = range(first, min(first + BATCH, len(workload)))
+                library = Library(workload)
+                library.load(indices)
+                rows = predict(library.gather(indices))
+                answers |= {index: row.tobytes() for index, row in zip(indices, rows, strict=True)}
+        seen = workload.score(answers)
+    return f"mAP on {split}: {seen.value:.2f} % ({seen.low:.2f} … {seen.high:.2f}), {seen.samples} scenes"
+
+
+def _engine(path: Path | None) -> Engine:
+    return load("onnx", path, EngineConfig(), Cpu.detect().partition())
+
+
+def run(recipe: Recipe, words: str) -> None:
+    """The command: train, print mAP, save."""
+    parser = argparse.ArgumentParser(description=words)
+    parser.add_argument("--out", type=Path, default=recipe.shipped, metavar="FILE")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=recipe.steps)
+    asked = parser.parse_args()
+    weights: Any = train(recipe, asked.steps, asked.seed)
+    for split in ("search", "test"):
+        print(score(recipe, weights, split))
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(asked.out, **weights)
+    print(f"saved: {asked.out}, {asked.out.stat().st_size / 1e6:.2f} MB")
