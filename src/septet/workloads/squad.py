@@ -140,8 +140,8 @@ class SquadWindows(Windows):
         asked = list(_questions(file))
         contexts = list(dict.fromkeys(paragraph.context for paragraph, _ in asked))
         words = [split(context) for context in contexts]
-        cut = pieces(words)
-        passages = {text: Passage(*parts) for text, *parts in zip(contexts, words, cut, strict=True)}
+        cut = (Passage(*both) for both in zip(words, pieces(words), strict=True))
+        passages = dict(zip(contexts, cut, strict=True))
         self._pieces = pieces
         self._windows = []
         self._first = [0]
@@ -191,7 +191,8 @@ class MadeUpWindows(Windows):
 
     def tensors(self, index: int) -> tuple[Array, Array, Array]:
         draw = np.random.default_rng((self._seed, index))
-        used = int(np.interp(draw.random(), *zip(*LENGTHS, strict=True)))
+        shares, lengths = np.array(LENGTHS).T
+        used = int(np.interp(draw.random(), shares, lengths))
         ids, mask, segments = np.zeros((3, LENGTH), np.int64)
         question = int(draw.integers(7, 21))
         ids[:used] = draw.integers(self._FIRST_WORD, self._vocabulary, used)

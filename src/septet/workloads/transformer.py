@@ -48,6 +48,7 @@ class Bert:
 
 
 BERT_LARGE = Bert(hidden=1_024, layers=24, heads=16, between=4_096, vocabulary=30_522)
+BERT_MINI = Bert(hidden=128, layers=3, heads=4, between=512, vocabulary=426)
 
 
 def build(net: Bert, weights: Mapping[str, Array]) -> onnx.ModelProto:

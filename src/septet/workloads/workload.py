@@ -23,6 +23,7 @@ Size = Literal["full", "mini"]
 
 WORKLOADS: dict[str, str] = {
     "resnet50": "septet.workloads.resnet50:ResNet50",
+    "bert": "septet.workloads.bert:Bert",
     "null": "septet.workloads.null:NullWorkload",
 }
 """Network name, as MLPerf spells it -> dotted name of its class. ``null`` is the null member."""
