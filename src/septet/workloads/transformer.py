@@ -28,6 +28,8 @@ SEQUENCE = "L"
 _NO = -10_000.0
 """Added to the scores of padding, as BERT does it: their share of attention is nothing."""
 
+_DAMPING = 0.1
+
 
 @dataclass(frozen=True)
 class Bert:
@@ -155,6 +157,7 @@ class Synthetic(Mapping[str, Array]):
 
     Each is drawn when it is asked for and not kept, so that all of them are never in memory. Matrices are
     drawn so that they keep the second moment, embeddings as BERT begins them; normalisation does the rest.
+    What attention adds is damped: it averages tokens, which would otherwise grow alike layer by layer.
     """
 
     def __init__(self, net: Bert, seed: int) -> None:
@@ -168,6 +171,8 @@ class Synthetic(Mapping[str, Array]):
             return np.full(shape, 1.0 if name.endswith("LayerNorm.weight") else 0.0, np.float32)
         draw = np.random.default_rng((self._seed, self._places[name]))
         spread = 0.02 if "embeddings" in name else shape[1] ** -0.5
+        if name.endswith("attention.output.dense.weight"):
+            spread *= _DAMPING
         weights: Array = draw.standard_normal(shape, np.float32) * np.float32(spread)
         return weights
 

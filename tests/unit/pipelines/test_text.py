@@ -16,7 +16,18 @@ from septet.tensor import Array
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPELLINGS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{letter}" for letter in LETTERS), "the", "##ing"]
-SPELLINGS += ["steve", "smith", ".", ",", "'", "(", ")", "-", *"0123456789", *(f"##{digit}" for digit in range(10))]
+SPELLINGS += [
+    "steve",
+    "smith",
+    ".",
+    ",",
+    "'",
+    "(",
+    ")",
+    "-",
+    *"0123456789",
+    *(f"##{digit}" for digit in range(10)),
+]
 PIECES = WordPieces({spelling: number for number, spelling in enumerate(SPELLINGS)})
 
 
@@ -104,7 +115,9 @@ def test_a_piece_is_best_where_the_lesser_side_is_greatest(count: int) -> None:
             for w in found
         ]
         wanted = scores.index(max(scores))
-        assert [bool(w.best[piece - w.begin]) for w in found if w.begin <= piece < w.begin + w.size].count(True) == 1
+        assert [bool(w.best[piece - w.begin]) for w in found if w.begin <= piece < w.begin + w.size].count(
+            True
+        ) == 1
         assert found[wanted].best[piece - found[wanted].begin]
 
 
@@ -119,7 +132,11 @@ def slow_answer(found: list[Window], logits: list[Array]) -> str:
         for start in starts:
             for end in ends:
                 first, last = start - window.first, end - window.first
-                if not 0 <= first <= last < window.size or last - first >= LONGEST_ANSWER or not window.best[first]:
+                if (
+                    not 0 <= first <= last < window.size
+                    or last - first >= LONGEST_ANSWER
+                    or not window.best[first]
+                ):
                     continue
                 spans.append((float(pair[start, 0]) + float(pair[end, 1]), place, first, last))
     if not spans:
