@@ -35,10 +35,10 @@ except ModuleNotFoundError:
 SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/bert-mini.npz"
 
 BATCH = 32
-STEPS = 900
+STEPS = 2_000
 PEAK_RATE = 1.5e-3
 WEIGHT_DECAY = 0.01
-PHASES = ((0.0, 0.3), (0.55, 0.55), (0.85, 1.0))
+PHASES = ((0.0, 0.3), (0.5, 0.55), (0.75, 1.0))
 """From which share of the steps on, passages have which share of their length."""
 
 CHUNK = 4

@@ -153,6 +153,7 @@ def _paragraph(draw: np.random.Generator, name: str, length: float) -> Paragraph
     sentences: list[str] = []
     told: list[_Told] = []
     people: set[str] = set()
+    kinds = draw.permutation(len(FACTS))[: int(draw.integers(2, 6))]  # few, so that people have the same ones
     left, at = length - 13, 0  # a question takes about 10 tokens, the marks between 3
 
     def say(sentence: str) -> None:
@@ -164,7 +165,7 @@ def _paragraph(draw: np.random.Generator, name: str, length: float) -> Paragraph
     while left > 5 or not told:
         person = _new(draw, people)
         pronoun = ("She", "He")[int(draw.integers(2))]
-        facts = draw.permutation(len(FACTS))[: int(draw.integers(2, 5))]
+        facts = draw.permutation(kinds)[: int(draw.integers(1, 4))]
         for place, number in enumerate(facts):
             if left <= 5 and told:
                 break
