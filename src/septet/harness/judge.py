@@ -8,7 +8,7 @@ from typing import Literal
 from septet.harness.result import Accuracy
 from septet.harness.rules import NetworkRules
 from septet.workloads.accuracy import compare
-from septet.workloads.workload import Score, Size
+from septet.workloads.workload import Score
 
 
 def judge_paired(score: Score, reference: Score, ratio: float) -> Accuracy:
@@ -31,14 +31,14 @@ def judge_itself(score: Score, ratio: float) -> Accuracy:
     return _accuracy(score, score.value, 1.0, 1.0, 1.0, ratio, "met", "this run is the FP32 reference itself")
 
 
-def judge_published(score: Score, rules: NetworkRules, size: Size, ratio: float) -> Accuracy:
+def judge_published(score: Score, rules: NetworkRules, whole: bool, ratio: float) -> Accuracy:
     """Against v0.7's published FP32 score.
 
-    Over the whole data set the rule is a plain comparison; over a part of it only an interval can tell.
+    Over the `whole` data set the rule is a plain comparison; over a part of it only an interval can tell.
     """
     reference = rules.reference
     value, low, high = (figure / reference for figure in (score.value, score.low, score.high))
-    if size == "full" and score.samples == rules.samples:
+    if whole:
         verdict: Literal["met", "missed", "undecided"] = "met" if value >= ratio else "missed"
         why = "the whole data set, judged as v0.7 does"
     elif low >= ratio:
@@ -46,7 +46,7 @@ def judge_published(score: Score, rules: NetworkRules, size: Size, ratio: float)
     elif high < ratio:
         verdict, why = "missed", "the whole interval is below the target"
     else:
-        verdict, why = "undecided", f"{score.samples:,} of {rules.samples:,} samples are too few to tell"
+        verdict, why = "undecided", f"a part of the data set, {score.samples:,} scored, is too little to tell"
     return _accuracy(score, reference, value, low, high, ratio, verdict, why)
 
 

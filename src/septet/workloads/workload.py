@@ -28,6 +28,7 @@ WORKLOADS: dict[str, str] = {
     "dlrm": "septet.workloads.dlrm:Dlrm",
     "ssd-mobilenet": "septet.workloads.ssd_mobilenet:SsdMobileNet",
     "ssd-resnet34": "septet.workloads.ssd_resnet34:SsdResNet34",
+    "bert": "septet.workloads.bert:Bert",
     "null": "septet.workloads.null:NullWorkload",
 }
 """Network name, as MLPerf spells it -> dotted name of its class. ``null`` is the null member."""
