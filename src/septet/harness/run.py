@@ -74,13 +74,9 @@ class Session:
         where: Scenario = run.scenario if self.ask.official else "Offline"
         score = self._score(self.ask.engine, self.ask.precision, where)
         if self._workload.origin != "trained":
-<<<<<<< HEAD
-            return judge_published(score, rules_of(self.ask.network), self.ask.size, run.ratio)
-=======
             rules = rules_of(self.ask.network)
             whole = self.ask.size == "full" and len(self._workload) == rules.samples
-            return judge_published(score, rules, whole, self._ratio)
->>>>>>> net-bert
+            return judge_published(score, rules, whole, run.ratio)
         if (self.ask.engine, self.ask.precision) == REFERENCE or self._workload.model is None:
             return judge_itself(score, run.ratio)
         return judge_paired(score, self._score(*REFERENCE, where), run.ratio)

@@ -96,8 +96,8 @@ def shapes(net: Transducer) -> dict[str, tuple[int, ...]]:
 def synthetic(net: Transducer, seed: int) -> dict[str, Array]:
     """Seeded weights; they know nothing.
 
-    The joint network's parts are scaled, and the blank's bias is set, so that about a symbol is emitted each frame
-    of 60 ms, as in read speech (LibriSpeech: 93 characters in 6.25 s): the decoder's share of the time depends on it.
+    The joint network's parts are scaled, and the blank's bias is set, so that about a symbol is emitted each
+    frame of 60 ms, as in read speech (LibriSpeech: 93 characters in 6.25 s), on which the decoder's time depends.
     """
     draw = np.random.default_rng(seed)
     weights: dict[str, Array] = {}

@@ -23,12 +23,12 @@ Size = Literal["full", "mini"]
 
 WORKLOADS: dict[str, str] = {
     "resnet50": "septet.workloads.resnet50:ResNet50",
-    "rnnt": "septet.workloads.rnnt:Rnnt",
-    "3d-unet": "septet.workloads.unet3d:UNet3D",
-    "dlrm": "septet.workloads.dlrm:Dlrm",
     "ssd-mobilenet": "septet.workloads.ssd_mobilenet:SsdMobileNet",
     "ssd-resnet34": "septet.workloads.ssd_resnet34:SsdResNet34",
     "bert": "septet.workloads.bert:Bert",
+    "rnnt": "septet.workloads.rnnt:Rnnt",
+    "3d-unet": "septet.workloads.unet3d:UNet3D",
+    "dlrm": "septet.workloads.dlrm:Dlrm",
     "null": "septet.workloads.null:NullWorkload",
 }
 """Network name, as MLPerf spells it -> dotted name of its class. ``null`` is the null member."""

@@ -80,7 +80,7 @@ def test_the_miniature_answers_about_as_well_as_its_recipe_said(network: str) ->
     assert len(mini) == 1_000
     few = list(range(150))
     found = answers(mini, few)
-    nothing = {index: b"" for index in range(len(mini))}
+    nothing = dict.fromkeys(range(len(mini)), b"")
     score = mini.score(nothing | {index: row.tobytes() for index, row in zip(few, found, strict=True)})
     assert (score.metric, score.unit, score.samples) == ("mAP", "%", 1_000)
     # of 15 % of the things, at most about that many recalls are reached
@@ -195,7 +195,7 @@ def test_map_is_scored_from_logged_bytes(network: str) -> None:
     right = perfect(truth, classes_of(network, truth))
     score = mini.score(right)
     assert score.value == pytest.approx(100, abs=0.01)
-    worse = mini.score(right | {index: b"" for index in range(300)})
+    worse = mini.score(right | dict.fromkeys(range(300), b""))
     assert worse.value == pytest.approx(70, abs=3)
     assert worse.low < worse.value < worse.high
     assert worse.high - worse.low < 10
@@ -212,7 +212,7 @@ def test_map_is_scored_from_logged_bytes(network: str) -> None:
 )
 def test_answers_that_are_none_are_refused(answer: bytes, words: str) -> None:
     mini = opened("ssd-mobilenet", Asked(), "mini")
-    nothing = {index: b"" for index in range(len(mini))}
+    nothing = dict.fromkeys(range(len(mini)), b"")
     with pytest.raises(DataError, match=words):
         mini.score(nothing | {3: answer})
     with pytest.raises(DataError, match="sample 17 has no answer"):
