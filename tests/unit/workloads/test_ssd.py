@@ -80,7 +80,7 @@ def test_the_miniature_answers_about_as_well_as_its_recipe_said(network: str) ->
     assert len(mini) == 1_000
     few = list(range(150))
     found = answers(mini, few)
-    nothing = {index: b"" for index in range(len(mini))}
+    nothing = dict.fromkeys(range(len(mini)), b"")
     score = mini.score(nothing | {index: row.tobytes() for index, row in zip(few, found, strict=True)})
     assert (score.metric, score.unit, score.samples) == ("mAP", "%", 1_000)
     # of 15 % of the things, at most about that many recalls are reached
@@ -116,10 +116,8 @@ def test_tensorflows_file_is_shown_levels_and_chooses_itself(tmp_path: Path) -> 
     path = file(tmp_path / "tf.onnx", "image_tensor:0", np.uint8, [None, None, None, 3], TENSORFLOW)
     mine = opened("ssd-mobilenet", Asked(weights=str(path)))
     assert mine.origin == "user"
-    assert (mine.sample(0)["image_tensor:0"].shape, mine.sample(0)["image_tensor:0"].dtype) == (
-        (300, 300, 3),
-        np.uint8,
-    )
+    levels = mine.sample(0)["image_tensor:0"]
+    assert (levels.shape, levels.dtype) == ((300, 300, 3), np.dtype(np.uint8))
     (row,) = answers(mine, [5])
     assert row == pytest.approx(
         np.array([[5, 0.1, 0.2, 0.5, 0.6, 0.9, 18], [5, 0.3, 0.3, 0.4, 0.9, 0.6, 44]], np.float32)
@@ -195,7 +193,7 @@ def test_map_is_scored_from_logged_bytes(network: str) -> None:
     right = perfect(truth, classes_of(network, truth))
     score = mini.score(right)
     assert score.value == pytest.approx(100, abs=0.01)
-    worse = mini.score(right | {index: b"" for index in range(300)})
+    worse = mini.score(right | dict.fromkeys(range(300), b""))
     assert worse.value == pytest.approx(70, abs=3)
     assert worse.low < worse.value < worse.high
     assert worse.high - worse.low < 10
@@ -212,7 +210,7 @@ def test_map_is_scored_from_logged_bytes(network: str) -> None:
 )
 def test_answers_that_are_none_are_refused(answer: bytes, words: str) -> None:
     mini = opened("ssd-mobilenet", Asked(), "mini")
-    nothing = {index: b"" for index in range(len(mini))}
+    nothing = dict.fromkeys(range(len(mini)), b"")
     with pytest.raises(DataError, match=words):
         mini.score(nothing | {3: answer})
     with pytest.raises(DataError, match="sample 17 has no answer"):
@@ -235,12 +233,11 @@ def test_all_of_cocos_numbers_map_right(network: str, tmp_path: Path) -> None:
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     for name in ("9.jpg", "11.jpg"):
         cv2.imwrite(str(tmp_path / "val2017" / name), np.zeros((100, 200, 3), np.uint8))
-    outputs, name, shape, dtype = (
-        (TENSORFLOW, "image_tensor:0", [None, None, None, 3], np.uint8)
-        if network == "ssd-mobilenet"
-        else (PYTORCH, "image", [1, 3, 1200, 1200], np.float32)
-    )
-    path = file(tmp_path / "official.onnx", name, dtype, shape, outputs)
+    path = tmp_path / "official.onnx"
+    if network == "ssd-mobilenet":
+        file(path, "image_tensor:0", np.uint8, [None, None, None, 3], TENSORFLOW)
+    else:
+        file(path, "image", np.float32, [1, 3, 1200, 1200], PYTORCH)
     mine = opened(network, Asked(str(path), tmp_path))
     assert (mine.scored, len(mine)) == (True, 2)
     truth = mine._pictures.truth
