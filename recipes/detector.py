@@ -42,7 +42,6 @@ except ModuleNotFoundError:
     sys.exit("Training needs torch: pip install 'septet[train]'")
 
 BATCH = 32
-PEAK_RATE = 3e-3
 WEIGHT_DECAY = 1e-3
 MOMENTUM = 0.05
 """How fast the running statistics of batch normalisation follow."""
@@ -58,8 +57,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Recipe:
     """What is trained: the `network`, the `graph` module that describes it, its workload, and how.
 
-    `numbers` gives the class of each category number, `prior` is the logit of all classes but the background
-    to start from.
+    `numbers` gives the class of each category number, `prior` is the logit of all classes to start from, `rate`
+    the learning rate's peak.
     """
 
     network: Any
@@ -69,6 +68,7 @@ class Recipe:
     numbers: Mapping[int, int]
     loss: Loss
     prior: float
+    rate: float
     shipped: Path
     steps: int
 
@@ -126,27 +126,25 @@ class Tape:
         return F.max_pool2d(source, kernel, stride, padding)
 
 
-def focal(logits: Tensor, wanted: Tensor) -> Tensor:
-    """The loss of classes that are each asked for themselves: Lin et al., «Focal Loss for Dense Object
-    Detection», 2017, equation 5 with α = ¼ and γ = 2. Class 0, the background, is never asked for."""
+def each(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of classes that are each asked for themselves; class 0, the background, is not asked for."""
     target = F.one_hot(wanted, logits.shape[-1]).float()[..., 1:]
-    logits = logits[..., 1:]
-    share = torch.sigmoid(logits)
-    missed = target * (1 - share) + (1 - target) * share
-    weight = target * 0.25 + (1 - target) * 0.75
-    cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (weight * missed**2 * cross).sum() * 4
+    cross = F.binary_cross_entropy_with_logits(logits[..., 1:], target, reduction="none").sum(-1)
+    return mined(cross, wanted)
 
 
-def mined(logits: Tensor, wanted: Tensor) -> Tensor:
-    """The loss of classes that exclude each other, over matched priors and the three times as many others
-    that are farthest wrong: Liu et al., «SSD», 2016, section 2.2."""
-    cross = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+def either(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of classes that exclude each other."""
+    return mined(F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none"), wanted)
+
+
+def mined(cross: Tensor, wanted: Tensor) -> Tensor:
+    """The sum of the losses `cross` [N, priors] of matched priors and of three times as many others that are
+    farthest wrong: Liu et al., «SSD», 2016, section 2.2."""
     matched = wanted > 0
     others = cross.detach().masked_fill(matched, 0)
     rank = others.argsort(1, descending=True).argsort(1)
-    taken = matched | (rank < 3 * matched.sum(1, keepdim=True))
-    return (cross * taken).sum()
+    return (cross * (matched | (rank < 3 * matched.sum(1, keepdim=True)))).sum()
 
 
 def match(scene: Scene, recipe: Recipe) -> tuple[Array, Array]:
@@ -201,15 +199,16 @@ def train(recipe: Recipe, steps: int, seed: int) -> dict[str, Array]:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     tape = Tape(begin(recipe, seed))
-    optimiser = torch.optim.AdamW(tape.trained(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.2)
+    optimiser = torch.optim.AdamW(tape.trained(), recipe.rate, weight_decay=WEIGHT_DECAY)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=max(steps, 2), pct_start=0.2)
     start = time.perf_counter()
     for step, (images, wanted, classes) in enumerate(batches(recipe, steps), 1):
         images = images.contiguous(memory_format=torch.channels_last)  # depthwise layers are faster so
         codes, logits = recipe.graph.layers(tape, recipe.network, images)
         matched = classes > 0
-        places = F.smooth_l1_loss(codes[matched], wanted[matched], reduction="sum")
-        loss = (places + recipe.loss(logits, classes)) / matched.sum().clamp(min=1)
+        count = matched.sum().clamp(min=1)
+        places = F.smooth_l1_loss(codes[matched], wanted[matched], reduction="sum") / count
+        loss = places + recipe.loss(logits, classes) / count
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(tape.trained(), 10)
@@ -217,7 +216,8 @@ def train(recipe: Recipe, steps: int, seed: int) -> dict[str, Array]:
         cycle.step()
         if step % 100 == 0 or step == steps:
             left = (time.perf_counter() - start) / step * (steps - step)
-            print(f"step {step} of {steps}: loss {loss.item():.3f}, about {left:.0f} s left", flush=True)
+            parts = f"loss {loss.item():.3f}, of it places {places.item():.3f}"
+            print(f"step {step} of {steps}: {parts}, about {left:.0f} s left", flush=True)
     return {name: weight.detach().numpy() for name, weight in tape.weights.items()}
 
 

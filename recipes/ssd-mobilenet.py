@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from detector import Recipe, focal, run  # type: ignore[import-not-found]
+from detector import Recipe, each, run  # type: ignore[import-not-found]
 
 from septet.workloads import mobilenet
 from septet.workloads.mobilenet import SSD_MOBILENET_MINI
@@ -16,10 +16,11 @@ RECIPE = Recipe(
     net=net_of(SSD_MOBILENET_MINI),
     workload=SsdMobileNet,
     numbers={number: number for number in CATEGORIES},
-    loss=focal,
-    prior=-4.0,
+    loss=each,
+    prior=-2.0,
+    rate=6e-3,
     shipped=TRAINED,
-    steps=1_500,
+    steps=2_000,
 )
 
 if __name__ == "__main__":

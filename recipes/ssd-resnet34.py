@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from detector import Recipe, mined, run  # type: ignore[import-not-found]
+from detector import Recipe, either, run  # type: ignore[import-not-found]
 
 from septet.workloads import resnet34
 from septet.workloads.resnet34 import SSD_RESNET34_MINI
@@ -16,8 +16,9 @@ RECIPE = Recipe(
     net=net_of(SSD_RESNET34_MINI),
     workload=SsdResNet34,
     numbers={number: place for place, number in enumerate(CATEGORIES, 1)},
-    loss=mined,
+    loss=either,
     prior=0.0,
+    rate=3e-3,
     shipped=TRAINED,
     steps=800,
 )

@@ -37,6 +37,9 @@ EXTRAS = ((256, 512), (128, 256), (128, 256), (64, 128))
 PRIORS = (3, 6, 6, 6, 6, 6)
 """Priors at each place of each feature map."""
 
+_FEWEST = 16
+"""No layer has fewer channels than this: with 8 a narrow network does not learn to see."""
+
 LOGIT_GAIN, LOGIT_MEAN = 6.4, -9.5
 """How much larger than others the weights of synthetic logits are, so that they spread by about 2, and where they
 lie: some hundred of 172,530 score above 0.1 and a few thousand above 0.01, as in photographs."""
@@ -52,7 +55,7 @@ class MobileNet:
 
     def channels(self, full: int) -> int:
         """How many channels there are where the full width has `full`."""
-        return max(8, int(full * self.width))
+        return max(_FEWEST, int(full * self.width))
 
     def maps(self) -> list[int]:
         """The sides of the feature maps, from the first."""
@@ -63,7 +66,7 @@ class MobileNet:
 
 
 SSD_MOBILENET = MobileNet(image=300, classes=91)
-SSD_MOBILENET_MINI = MobileNet(image=160, classes=10, width=3 / 16)
+SSD_MOBILENET_MINI = MobileNet(image=160, classes=10, width=0.23)
 
 
 def build(net: MobileNet, weights: Mapping[str, Array]) -> onnx.ModelProto:
@@ -169,9 +172,9 @@ def synthetic(net: MobileNet, seed: int) -> dict[str, Array]:
     """Seeded weights under which activations keep a sane range and about as many boxes are found as in
     photographs; they know nothing.
 
-    Convolutions are He-initialised, which keeps the second moment through ReLU. Codes spread by less
-    than 1, a tenth of a prior's size, logits as `LOGIT_GAIN` and `LOGIT_MEAN` say. The logits' weights are centred:
-    features are all positive, and would otherwise favour the same few classes everywhere.
+    Convolutions are He-initialised, which keeps the second moment through ReLU. Codes spread by less than 1, a
+    tenth of a prior's size, logits as `LOGIT_GAIN` and `LOGIT_MEAN` say. The logits' weights are centred: features
+    are all positive, and would otherwise favour the same few classes everywhere.
     """
     draw = np.random.default_rng(seed)
     weights: dict[str, Array] = {}

@@ -219,9 +219,9 @@ def synthetic(net: ResNet34, seed: int) -> dict[str, Array]:
     photographs; they know nothing.
 
     Convolutions are He-initialised, which keeps the second moment through ReLU; the last normalisation of each
-    block is damped, so that the sums of the residual branches grow slowly. Codes spread by about
-    3, a third of a prior's size, logits as `LOGIT_GAIN` and `BACKGROUND_MEAN` say. The logits' weights are centred: features are all positive, and would otherwise favour the same few classes
-    everywhere.
+    block is damped, so that the sums of the residual branches grow slowly. Codes spread by about 3, a third of a
+    prior's size, logits as `LOGIT_GAIN` and `BACKGROUND_MEAN` say. The logits' weights are centred: features are
+    all positive, and would otherwise favour the same few classes everywhere.
     """
     draw = np.random.default_rng(seed)
     weights: dict[str, Array] = {}

@@ -33,10 +33,10 @@ ROW = 7
 
 MADE_UP = 256
 
-Found3 = tuple[Array, Array, Array]
+Seen = tuple[Array, Array, Array]
 """Boxes float32 [n, 4] (top, left, bottom, right), scores float32 [n], classes [n] of one picture."""
 
-Read = Callable[[Tensors], list[Found3]]
+Read = Callable[[Tensors], list[Seen]]
 """Turns a file's outputs into what was found on each picture of the batch."""
 
 
@@ -207,13 +207,17 @@ def _output(file: OnnxFile, tail: tuple[int, ...]) -> str | None:
     return next((spec.name for spec in file.outputs if spec.shape[1:] == tail and spec.dtype == np.float32), None)
 
 
-def _choose(scores: Array, codes: Array, net: Net) -> Found3:
+def _choose(scores: Array, codes: Array, net: Net) -> Seen:
     boxes, scores, classes = net.choose(scores, codes, net.priors)
     return boxes[:, [1, 0, 3, 2]] if net.xy else boxes, scores, classes
 
 
-def _chosen(outputs: Sequence[Array], net: Net) -> list[Found3]:
-    """What a file chose itself: boxes [N, n, 4], scores [N, n], classes [N, n] and perhaps counts [N]."""
+def _chosen(outputs: Sequence[Array], net: Net) -> list[Seen]:
+    """What a file chose itself: boxes [N, n, 4], scores [N, n], classes [N, n] and perhaps counts [N].
+
+    All of it counts: v0.7's reader of SSD-ResNet-34's ONNX file still cut at a score of 0.5, later ones at the 0.05
+    of the file itself, as that of its PyTorch original always did.
+    """
     boxes, scores, classes = outputs[:3]
     boxes = boxes[..., [1, 0, 3, 2]] if net.xy else boxes
     counts = outputs[3].astype(np.int64).tolist() if len(outputs) > 3 else [scores.shape[1]] * len(scores)

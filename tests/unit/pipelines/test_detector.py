@@ -39,8 +39,8 @@ def test_what_comes_out() -> None:
     image = np.zeros((375, 500, 3), np.uint8)
     image[..., 0] = 255  # red
     one, other = ssd_mobilenet(300)(image), ssd_resnet34(1200)(image)
-    assert (one.shape, one.dtype, one.flags.c_contiguous) == ((3, 300, 300), np.float32, True)
-    assert (other.shape, other.dtype, other.flags.c_contiguous) == ((3, 1200, 1200), np.float32, True)
+    assert (one.shape, one.dtype, one.flags.c_contiguous) == ((3, 300, 300), np.dtype(np.float32), True)
+    assert (other.shape, other.dtype, other.flags.c_contiguous) == ((3, 1200, 1200), np.dtype(np.float32), True)
     assert one[:, 7, 7] == pytest.approx([1, -1, -1])
     assert other[:, 7, 7] == pytest.approx([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rel=1e-5)
     assert Levels(300)(image).shape == (300, 300, 3)

@@ -24,7 +24,8 @@ def made(seed: int, pictures: int = 12, categories: int = 4, crowds: float = 0.1
     rows: list[list[float]] = []
     for photo in photos:
         for _ in range(int(draw.integers(0, 5))):
-            left, top, width, height = *draw.uniform(0, 60, 2).tolist(), *draw.uniform(4, 40, 2).tolist()
+            left, top = map(float, draw.uniform(0, 60, 2))
+            width, height = map(float, draw.uniform(4, 40, 2))
             category = int(draw.choice(numbers[:-1]))  # of the last category there is nothing
             crowd = int(draw.random() < crowds)
             things.append(

@@ -10,7 +10,7 @@ from septet.workloads.resnet34 import SSD_RESNET34
 def test_mobilenet_has_1917() -> None:
     assert SSD_MOBILENET.maps() == [19, 10, 5, 3, 2, 1]
     priors = mobilenet_priors(SSD_MOBILENET.maps())
-    assert (priors.shape, priors.dtype) == ((1_917, 4), np.float32)
+    assert (priors.shape, priors.dtype) == ((1_917, 4), np.dtype(np.float32))
 
 
 def test_mobilenet_goes_place_by_place() -> None:
@@ -32,7 +32,7 @@ def test_resnet34_has_15130() -> None:
     assert SSD_RESNET34.maps() == [50, 25, 13, 7, 3, 3]
     assert SSD_RESNET34.priors() == [4, 6, 6, 6, 4, 4]
     priors = resnet34_priors(SSD_RESNET34.maps(), SSD_RESNET34.aspects, SSD_RESNET34.scales)
-    assert (priors.shape, priors.dtype) == ((15_130, 4), np.float32)
+    assert (priors.shape, priors.dtype) == ((15_130, 4), np.dtype(np.float32))
     assert priors.max() <= 1
 
 

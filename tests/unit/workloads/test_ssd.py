@@ -116,10 +116,8 @@ def test_tensorflows_file_is_shown_levels_and_chooses_itself(tmp_path: Path) -> 
     path = file(tmp_path / "tf.onnx", "image_tensor:0", np.uint8, [None, None, None, 3], TENSORFLOW)
     mine = opened("ssd-mobilenet", Asked(weights=str(path)))
     assert mine.origin == "user"
-    assert (mine.sample(0)["image_tensor:0"].shape, mine.sample(0)["image_tensor:0"].dtype) == (
-        (300, 300, 3),
-        np.uint8,
-    )
+    levels = mine.sample(0)["image_tensor:0"]
+    assert (levels.shape, levels.dtype) == ((300, 300, 3), np.dtype(np.uint8))
     (row,) = answers(mine, [5])
     assert row == pytest.approx(
         np.array([[5, 0.1, 0.2, 0.5, 0.6, 0.9, 18], [5, 0.3, 0.3, 0.4, 0.9, 0.6, 44]], np.float32)
@@ -235,12 +233,11 @@ def test_all_of_cocos_numbers_map_right(network: str, tmp_path: Path) -> None:
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     for name in ("9.jpg", "11.jpg"):
         cv2.imwrite(str(tmp_path / "val2017" / name), np.zeros((100, 200, 3), np.uint8))
-    outputs, name, shape, dtype = (
-        (TENSORFLOW, "image_tensor:0", [None, None, None, 3], np.uint8)
-        if network == "ssd-mobilenet"
-        else (PYTORCH, "image", [1, 3, 1200, 1200], np.float32)
-    )
-    path = file(tmp_path / "official.onnx", name, dtype, shape, outputs)
+    path = tmp_path / "official.onnx"
+    if network == "ssd-mobilenet":
+        file(path, "image_tensor:0", np.uint8, [None, None, None, 3], TENSORFLOW)
+    else:
+        file(path, "image", np.float32, [1, 3, 1200, 1200], PYTORCH)
     mine = opened(network, Asked(str(path), tmp_path))
     assert (mine.scored, len(mine)) == (True, 2)
     truth = mine._pictures.truth
