@@ -36,8 +36,8 @@ except ModuleNotFoundError:
 SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/rnnt-mini.npz"
 
 BATCH = 16
-STEPS = 1_800
-PEAK_RATE = 6e-3
+STEPS = 2_200
+PEAK_RATE = 3e-3
 WEIGHT_DECAY = 1e-3
 FRAMEWISE = 1.0
 """The weight of the frames' cross-entropy."""

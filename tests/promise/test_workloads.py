@@ -14,7 +14,7 @@ from septet.errors import DataError, UsageError
 from septet.harness.library import Library
 from septet.harness.rules import rules_of
 from septet.workloads.graph import parameters
-from septet.workloads.workload import WORKLOADS, Asked, Workload, networks, open_workload, workload_class
+from septet.workloads.workload import Asked, Workload, miniatures, networks, open_workload, workload_class
 
 FEW = 5
 
@@ -24,7 +24,7 @@ def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEPTET_CACHE", str(session_cache))
 
 
-@pytest.fixture(params=list(WORKLOADS))
+@pytest.fixture(params=[*miniatures(), "null"])
 def mini(request: pytest.FixtureRequest, own_cache: None) -> Workload:
     return open_workload(request.param, "mini", Asked())
 
@@ -70,20 +70,26 @@ def test_a_missing_answer_is_an_error(mini: Workload) -> None:
         mini.score({0: b""})
 
 
-@pytest.mark.parametrize("network", networks())
+@pytest.mark.parametrize("network", miniatures())
 def test_a_miniature_takes_no_weights_or_data(network: str) -> None:
     for asked in (Asked(weights="synthetic"), Asked(data=Path())):
         with pytest.raises(UsageError, match="go with --size full"):
             open_workload(network, "mini", asked)
 
 
-@pytest.mark.parametrize("network", networks())
+@pytest.mark.parametrize("network", miniatures())
 def test_the_card_counts_what_the_miniature_holds(network: str) -> None:
     workload = open_workload(network, "mini", Asked())
     assert workload.model is not None
     counted = parameters(onnx.load(workload.model))
     assert workload_class(network).card.mini.parameters == counted
     assert rules_of(network).title
+
+
+def test_a_miniature_that_does_not_ship_is_told() -> None:
+    for network in set(networks()) - set(miniatures()):
+        with pytest.raises(UsageError, match="no trained miniature ships yet; --size full runs the network"):
+            open_workload(network, "mini", Asked())
 
 
 def test_all_shipped_weights_together_are_small() -> None:

@@ -27,7 +27,7 @@ from septet.harness.rules import CATEGORIES, NETWORK_RULES, SCENARIOS, Category,
 from septet.harness.run import Session
 from septet.report.page import page
 from septet.report.table import figure, print_table
-from septet.workloads.workload import networks, workload_class
+from septet.workloads.workload import miniatures, workload_class
 
 MAIN_OPTIONS = {"category", "target", "threads", "mode", "official", "output", "json_file"}
 """The options that the main job takes."""
@@ -105,7 +105,7 @@ def _main_job(fixed: dict[str, Any], settings: dict[str, Any], ratio: float | No
     shared = fixed | {key: settings[key] for key in ("category", "official", "threads", "mode")}
     return [
         (Ask(network, size="mini", precision=low, **shared), runs)
-        for network in networks()
+        for network in miniatures()
         if (runs := _required(network, settings["category"], ratio))
     ]
 

@@ -29,7 +29,8 @@ def _table(name: str, rules: NetworkRules, card: Card) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("full size", _counts(card.full))
-    table.add_row("miniature", _counts(card.mini))
+    ships = "" if name in workload.miniatures() else "; its trained weights do not ship yet"
+    table.add_row("miniature", f"{_counts(card.mini)}{ships}")
     table.add_row("data set", rules.dataset)
     table.add_row(
         "targets",

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from septet.errors import UnknownNetwork
+from septet.errors import UnknownNetwork, UsageError
 from septet.tensor import Array, Tensors
 from septet.workloads.card import Card
 from septet.workloads.fetch import data_dir
@@ -133,6 +133,8 @@ def open_workload(network: str, size: Size, asked: Asked) -> Workload:
     """Open the workload called `network`; at full size, data that was not asked for is looked for in its
     `data_dir`. Raises UnknownNetwork and whatever its `open` raises."""
     kind = workload_class(network)
+    if size == "mini" and network not in (*miniatures(), "null"):
+        raise UsageError(f"{network}: no trained miniature ships yet; --size full runs the network")
     if size == "full" and asked.data is None and data_dir(network).is_dir():
         asked = replace(asked, data=data_dir(network))
     return kind.open(size, asked)
@@ -141,3 +143,9 @@ def open_workload(network: str, size: Size, asked: Asked) -> Workload:
 def networks() -> list[str]:
     """The networks that can be run, without the null member."""
     return [name for name in WORKLOADS if name != "null"]
+
+
+def miniatures() -> list[str]:
+    """The networks whose miniature ships with trained weights."""
+    folder = Path(__file__).parent / "data"
+    return [name for name in networks() if (folder / f"{name}-mini.npz").is_file()]

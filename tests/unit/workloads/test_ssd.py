@@ -18,7 +18,7 @@ from septet.tensor import Array
 from septet.workloads import ssd_mobilenet, ssd_resnet34
 from septet.workloads.coco import Truth
 from septet.workloads.ssd import INDEX, Ssd, rows
-from septet.workloads.workload import Asked, open_workload
+from septet.workloads.workload import Asked, miniatures, open_workload
 
 NETWORKS = {"ssd-mobilenet": ssd_mobilenet, "ssd-resnet34": ssd_resnet34}
 SIDES = {"ssd-mobilenet": 300, "ssd-resnet34": 1200}
@@ -43,6 +43,8 @@ def own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(network: str, asked: Asked, size: Any = "full") -> Ssd:
+    if size == "mini" and network not in miniatures():
+        pytest.skip(f"the miniature of {network} has no trained weights yet")
     found = open_workload(network, size, asked)
     assert isinstance(found, Ssd)
     return found
@@ -89,6 +91,8 @@ def test_the_miniature_answers_about_as_well_as_its_recipe_said(network: str) ->
 
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_the_shipped_weights_are_small(network: str) -> None:
+    if network not in miniatures():
+        pytest.skip(f"the miniature of {network} has no trained weights yet")
     assert NETWORKS[network].TRAINED.stat().st_size < 1.5e6
 
 
