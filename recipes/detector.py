@@ -41,7 +41,6 @@ try:
 except ModuleNotFoundError:
     sys.exit("Training needs torch: pip install 'septet[train]'")
 
-BATCH = 32
 WEIGHT_DECAY = 1e-3
 MOMENTUM = 0.05
 """How fast the running statistics of batch normalisation follow."""
@@ -58,7 +57,7 @@ class Recipe:
     """What is trained: the `network`, the `graph` module that describes it, its workload, and how.
 
     `numbers` gives the class of each category number, `prior` is the logit of all classes to start from, `rate`
-    the learning rate's peak.
+    the learning rate's peak, `batch` how many scenes a step sees.
     """
 
     network: Any
@@ -69,6 +68,7 @@ class Recipe:
     loss: Loss
     prior: float
     rate: float
+    batch: int
     shipped: Path
     steps: int
 
@@ -176,11 +176,12 @@ def samples(recipe: Recipe, split: Split, begin: int, count: int) -> tuple[Tenso
 def batches(recipe: Recipe, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Fresh scenes for each step, drawn ahead on another thread."""
     with ThreadPoolExecutor(1) as ahead:
-        draw = [ahead.submit(samples, recipe, "train", step * BATCH, BATCH) for step in range(min(2, steps))]
+        size = recipe.batch
+        draw = [ahead.submit(samples, recipe, "train", step * size, size) for step in range(min(2, steps))]
         for step in range(steps):
             yield draw.pop(0).result()
             if step + 2 < steps:
-                draw.append(ahead.submit(samples, recipe, "train", (step + 2) * BATCH, BATCH))
+                draw.append(ahead.submit(samples, recipe, "train", (step + 2) * size, size))
 
 
 def begin(recipe: Recipe, seed: int) -> dict[str, Array]:
@@ -200,7 +201,7 @@ def train(recipe: Recipe, steps: int, seed: int) -> dict[str, Array]:
     torch.use_deterministic_algorithms(True)
     tape = Tape(begin(recipe, seed))
     optimiser = torch.optim.AdamW(tape.trained(), recipe.rate, weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=max(steps, 2), pct_start=0.2)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=max(steps, 2), pct_start=0.1)
     start = time.perf_counter()
     for step, (images, wanted, classes) in enumerate(batches(recipe, steps), 1):
         images = images.contiguous(memory_format=torch.channels_last)  # depthwise layers are faster so
@@ -229,8 +230,8 @@ def score(recipe: Recipe, weights: Mapping[str, Array], split: Split, count: int
         workload = recipe.workload("mini", recipe.net, Found(path, "trained"), ScenePictures(split, count))
         answers: dict[int, bytes] = {}
         with workload.predictor(_engine) as predict:
-            for first in range(0, len(workload), BATCH):
-                indices = range(first, min(first + BATCH, len(workload)))
+            for first in range(0, len(workload), recipe.batch):
+                indices = range(first, min(first + recipe.batch, len(workload)))
                 library = Library(workload)
                 library.load(indices)
                 rows = predict(library.gather(indices))

@@ -19,6 +19,7 @@ RECIPE = Recipe(
     loss=either,
     prior=0.0,
     rate=3e-3,
+    batch=32,
     shipped=TRAINED,
     steps=800,
 )

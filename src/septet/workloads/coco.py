@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -136,9 +136,9 @@ class ScenePictures(Pictures):
     def __len__(self) -> int:
         return len(self._scenes)
 
-    @cached_property
-    def truth(self) -> Truth:  # drawing all scenes takes seconds, and only scoring asks for them
-        return scene_truth([self._scenes.scene(index) for index in range(len(self))])
+    @property
+    def truth(self) -> Truth:
+        return _drawn_truth(self._scenes.split, len(self))
 
     def image(self, index: int) -> Array:
         return self._scenes.scene(index).image
@@ -162,6 +162,13 @@ class PlainPictures(Pictures):
 
     def image(self, index: int) -> Array:
         return self._images.image(index)
+
+
+@cache
+def _drawn_truth(split: Split, count: int) -> Truth:
+    """What is on the first `count` scenes; drawing them takes seconds, and only scoring asks for it."""
+    scenes = BoxScenes(split)
+    return scene_truth([scenes.scene(index) for index in range(count)])
 
 
 def scene_truth(scenes: Sequence[Scene]) -> Truth:

@@ -216,7 +216,7 @@ def _chosen(outputs: Sequence[Array], net: Net) -> list[Seen]:
     """What a file chose itself: boxes [N, n, 4], scores [N, n], classes [N, n] and perhaps counts [N].
 
     All of it counts: v0.7's reader of SSD-ResNet-34's ONNX file still cut at a score of 0.5, later ones at the
-    0.05 of the file itself, as that of its PyTorch original always did.
+    file's own 0.05, as that of its PyTorch original always did.
     """
     boxes, scores, classes = outputs[:3]
     boxes = boxes[..., [1, 0, 3, 2]] if net.xy else boxes

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,14 +30,12 @@ def module(name: str) -> ModuleType:
 @pytest.fixture(params=["ssd-mobilenet", "ssd-resnet34"])
 def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(RECIPES))
-    return module(request.param).RECIPE
+    return replace(module(request.param).RECIPE, batch=4)
 
 
 @pytest.fixture
-def detector(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    found = sys.modules["detector"]
-    monkeypatch.setattr(found, "BATCH", 4)
-    return found
+def detector(recipe: Any) -> ModuleType:
+    return sys.modules["detector"]
 
 
 def test_what_is_saved_is_what_was_trained(recipe: Any, detector: Any) -> None:
