@@ -195,7 +195,8 @@ class MadeUpWindows(Windows):
         used = int(np.interp(draw.random(), shares, lengths))
         ids, mask, segments = np.zeros((3, LENGTH), np.int64)
         question = int(draw.integers(7, 21))
-        ids[:used] = draw.integers(self._FIRST_WORD, self._vocabulary, used)
+        first = min(self._FIRST_WORD, self._vocabulary // 2)
+        ids[:used] = draw.integers(first, self._vocabulary, used)
         ids[0], ids[question + 1], ids[used - 1] = self._BEGIN, self._END, self._END
         mask[:used], segments[question + 2 : used] = 1, 1
         return ids, mask, segments

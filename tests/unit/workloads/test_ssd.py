@@ -86,7 +86,7 @@ def test_the_miniature_answers_about_as_well_as_its_recipe_said(network: str) ->
     score = mini.score(nothing | {index: row.tobytes() for index, row in zip(few, found, strict=True)})
     assert (score.metric, score.unit, score.samples) == ("mAP", "%", 1_000)
     # of 15 % of the things, at most about that many recalls are reached
-    assert 0.5 * 15 < score.value < 0.97 * 15
+    assert 0.4 * 15 < score.value < 0.97 * 15
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
