@@ -35,10 +35,10 @@ except ModuleNotFoundError:
 SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/bert-mini.npz"
 
 BATCH = 32
-STEPS = 1_600
+STEPS = 1_100
 PEAK_RATE = 1.5e-3
 WEIGHT_DECAY = 0.01
-PHASES = ((0.0, 0.3), (0.3, 0.55), (0.5, 1.0))
+PHASES = ((0.0, 0.3), (0.35, 0.55), (0.6, 1.0))
 """From which share of the steps on, passages have which share of their length."""
 
 CHUNK = 4
