@@ -3,6 +3,7 @@
 
 The torch module mirrors the ONNX graph of `septet.workloads.transformer` weight for weight. Training begins with
 short passages and ends with whole ones. One seed gives one set of weights; another seed gives about the same F1.
+About five minutes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ except ModuleNotFoundError:
 SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/bert-mini.npz"
 
 BATCH = 32
-STEPS = 1_100
+STEPS = 800
 PEAK_RATE = 1.5e-3
 WEIGHT_DECAY = 0.01
 PHASES = ((0.0, 0.3), (0.35, 0.55), (0.6, 1.0))
@@ -47,11 +48,12 @@ CHUNK = 4
 NEVER = -10_000.0
 
 HINT_LAYER = 2
-"""After so many layers the network is asked, while it learns, which tokens tell of the asked person: without it,
-matching of names sets in late or not at all."""
+"""After so many layers the network is asked, while it learns, which tokens tell of the asked person."""
 
 ALIKE, NEAR, ASKED = 1.2, 2.0, 3.0
-"""How sharply the first layer begins to look at what is spelt alike, and at what stands beside."""
+"""How sharply attention begins to look at what is spelt alike and at what stands near, and how strongly the
+first layer hands on whether what is alike stands in the question. Without a strong beginning the matching of
+names is not learnt in a thousand steps: F1 stays at what kinds of answers alone give, about 20 to 30."""
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Ids, mask and segments, int64 [N, L], the answers' first and last places, int64 [N, 2], and whether each token
@@ -288,6 +290,7 @@ def train(net: Bert, steps: int, seed: int) -> Network:
     """Train from scratch: AdamW, one cycle of the learning rate, gradients cut at norm 1."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)  # sums would depend on how many there are; another thread draws the tales
     network = Network(net)
     optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, (0.9, 0.98), weight_decay=WEIGHT_DECAY)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.1)
