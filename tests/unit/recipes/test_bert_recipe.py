@@ -32,7 +32,7 @@ def test_what_is_saved_is_what_was_trained(recipe: ModuleType) -> None:
     network = recipe.train(SMALL, steps=3, seed=1)
     saved = recipe.weights_of(network, SMALL)
     assert {name: array.shape for name, array in saved.items()} == shapes(SMALL)
-    ids, mask, segments, _ = next(iter(recipe.batches(1)))
+    ids, mask, segments, *_ = next(iter(recipe.batches(1)))
     with torch.inference_mode():
         wanted = network(ids, mask, segments).numpy()
     weights = {name: array.astype(np.float32) for name, array in saved.items()}
@@ -51,9 +51,9 @@ def test_the_places_of_an_answer_spell_it(recipe: ModuleType) -> None:
     pieces = WordPieces(vocabulary())
     spellings = list(vocabulary())
     for index in range(60):
-        found = recipe._training_windows(range(index, index + 1), 1.0, pieces)
+        found = recipe._examples(range(index, index + 1), 1.0, pieces)
         answer = Tales("train").paragraph(index).qas[0].answers[0].text
-        for window, (first, last) in found:
+        for window, (first, last), _ in found:
             ids = window.tensors(pieces)[0][first : last + 1]
             spelt = " ".join(spellings[number] for number in ids).replace(" ##", "")
             assert spelt == answer.lower()
