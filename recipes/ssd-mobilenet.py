@@ -21,7 +21,7 @@ RECIPE = Recipe(
     rate=5e-3,
     batch=16,
     shipped=TRAINED,
-    steps=3_500,
+    steps=3_000,
 )
 
 if __name__ == "__main__":
