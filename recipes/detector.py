@@ -199,6 +199,7 @@ def train(recipe: Recipe, steps: int, seed: int) -> dict[str, Array]:
     """Train from scratch, and return weights by name: AdamW, one cycle of the learning rate."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)  # so that sums do not depend on the machine's cores; scenes are drawn on another
     tape = Tape(begin(recipe, seed))
     optimiser = torch.optim.AdamW(tape.trained(), recipe.rate, weight_decay=WEIGHT_DECAY)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=max(steps, 2), pct_start=0.1)

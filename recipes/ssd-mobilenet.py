@@ -18,10 +18,10 @@ RECIPE = Recipe(
     numbers={number: number for number in CATEGORIES},
     loss=each,
     prior=-2.0,
-    rate=5e-3,
+    rate=6e-3,
     batch=16,
     shipped=TRAINED,
-    steps=3_500,
+    steps=4_500,
 )
 
 if __name__ == "__main__":

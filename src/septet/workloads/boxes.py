@@ -39,13 +39,17 @@ def corners(priors: Array) -> Array:
 
 def overlaps(some: Array, others: Array) -> Array:
     """Intersection over union of each of `some` [n, 4] with each of `others` [m, 4]: [n, m]; 0 for empty boxes."""
-    first = np.maximum(some[:, None, :2], others[None, :, :2])
-    last = np.minimum(some[:, None, 2:], others[None, :, 2:])
-    inner = np.maximum(last - first, 0).prod(axis=-1)
-    union = areas(some)[:, None] + areas(others)[None, :] - inner
-    return np.asarray(inner / np.maximum(union, _TINY))
+    return paired_overlaps(some[:, None], others[None])
+
+
+def paired_overlaps(some: Array, others: Array) -> Array:
+    """Intersection over union of `some` with `others`, both [..., 4], box by box: [...]; 0 for empty boxes."""
+    high = np.minimum(some[..., 2], others[..., 2]) - np.maximum(some[..., 0], others[..., 0])
+    wide = np.minimum(some[..., 3], others[..., 3]) - np.maximum(some[..., 1], others[..., 1])
+    inner = np.maximum(high, 0) * np.maximum(wide, 0)
+    return np.asarray(inner / np.maximum(areas(some) + areas(others) - inner, _TINY))
 
 
 def areas(boxes: Array) -> Array:
-    """The area of each box: [n, 4] -> [n]."""
-    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    """The area of each box: [..., 4] -> [...]."""
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))

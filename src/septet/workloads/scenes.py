@@ -26,7 +26,7 @@ _SIZES = ((160, 200), (200, 160), (180, 180))
 """Heights and widths of scenes."""
 
 _MOST = 6
-_SMALLEST, _LARGEST = 0.14, 0.65
+_SMALLEST, _LARGEST = 0.18, 0.65
 """How large things are, as shares of the shorter side."""
 
 _CROWDED = 0.25

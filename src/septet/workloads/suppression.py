@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from septet.tensor import Array
-from septet.workloads.boxes import decode, overlaps
+from septet.workloads.boxes import decode, paired_overlaps
 
 _FIRST = 256
 """How many of the best candidates are looked at first; the others only where these leave too few boxes."""
@@ -55,19 +54,23 @@ class Suppression:
             if whole or len(stays) >= self.total:
                 stays = stays[: self.total]
                 return self._clipped(boxes[stays]), flat[found[stays]], classes[stays]
-            count *= 4
+            count *= 2
 
     def _stays(self, boxes: Array, classes: Array) -> Array:
         """The places of the boxes that stay, of `boxes` that lie from the best down."""
         boxes = self._clipped(boxes)
-        stays = np.ones(len(boxes), np.bool_)
+        there = np.arange(len(boxes))
         if self.clip:
-            stays &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        for members in _groups(classes):
-            taken = members[stays[members]][: self.per_class]
-            stays[members] = False
-            stays[taken[_unbeaten(boxes[taken], self.overlap)]] = True
-        return np.flatnonzero(stays)
+            there = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+        order, ranks = _ranked(there, classes, self.per_class)
+        better, worse = _pairs(ranks)
+        boxes = boxes[order]
+        beats = paired_overlaps(boxes[better], boxes[worse]) >= self.overlap
+        stays = [True] * len(order)
+        for one, other in zip(better[beats].tolist(), worse[beats].tolist(), strict=True):
+            if stays[one]:  # settled: all that might beat it came before
+                stays[other] = False
+        return np.sort(order[np.array(stays, np.bool_)])
 
     def _clipped(self, boxes: Array) -> Array:
         return boxes.clip(0, 1) if self.clip else boxes
@@ -94,20 +97,22 @@ def _best(flat: Array, classes: int, floor: float, count: int) -> tuple[Array, b
     return found[np.argsort(-scores, kind="stable")], whole
 
 
-def _groups(classes: Array) -> Iterator[Array]:
-    """The places of each class in `classes`, ascending."""
-    order = np.argsort(classes, kind="stable")
-    ends = np.flatnonzero(np.diff(classes[order])) + 1
-    yield from np.split(order, ends)
+def _ranked(places: Array, classes: Array, most: int | None) -> tuple[Array, Array]:
+    """`places`, ascending, put together by their classes, and the rank of each in its class; `most` of a class."""
+    order = places[np.argsort(classes[places], kind="stable")]
+    grouped = classes[order]
+    starts = np.flatnonzero(np.diff(grouped, prepend=-1))
+    ranks = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    if most is None:
+        return order, ranks
+    return order[ranks < most], ranks[ranks < most]
 
 
-def _unbeaten(boxes: Array, overlap: float) -> Array:
-    """Which of `boxes` of one class, from the best down, stay: bool [n]."""
-    stays = np.ones(len(boxes), np.bool_)
-    if len(boxes) < 2:
-        return stays
-    beats = np.triu(overlaps(boxes, boxes) >= overlap, 1)
-    for place in np.flatnonzero(beats.any(axis=1)):
-        if stays[place]:
-            stays &= ~beats[place]
-    return stays
+def _pairs(ranks: Array) -> tuple[Array, Array]:
+    """All pairs within classes, as places among those that have `ranks`: the better of each, and the worse,
+    in order of the worse."""
+    places = np.arange(len(ranks))
+    worse = np.repeat(places, ranks)
+    first = np.repeat(np.cumsum(ranks) - ranks, ranks)
+    better = np.arange(len(worse)) - first + np.repeat(places - ranks, ranks)
+    return better, worse
