@@ -6,31 +6,21 @@ The torch module mirrors the ONNX graph of `septet.workloads.unet` weight for we
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.volume import prepare
 from septet.tensor import Array
 from septet.workloads.accuracy import mean
 from septet.workloads.brats import dice
-from septet.workloads.tumours import Heads, Split
+from septet.workloads.split import Split
+from septet.workloads.tumours import Heads
 from septet.workloads.unet import CONVOLUTIONS, SLOPE, UNET_3D_MINI, UNet, shapes
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F  # noqa: N812
-except ModuleNotFoundError:
-    sys.exit("Training needs torch: pip install 'septet[train]'")
-
-SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/3d-unet-mini.npz"
+from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 4
 STEPS = 450
@@ -94,14 +84,9 @@ def samples(split: Split, begin: int, count: int, net: UNet) -> tuple[Array, Arr
 
 
 def batches(steps: int, net: UNet) -> Iterator[tuple[Tensor, Tensor]]:
-    """Fresh volumes for each step, drawn one step ahead on another thread."""
-    with ThreadPoolExecutor(1) as ahead:
-        draw = [ahead.submit(samples, "train", step * BATCH, BATCH, net) for step in range(min(2, steps))]
-        for step in range(steps):
-            volumes, classes = draw.pop(0).result()
-            if step + 2 < steps:
-                draw.append(ahead.submit(samples, "train", (step + 2) * BATCH, BATCH, net))
-            yield torch.from_numpy(volumes), torch.from_numpy(classes)
+    """Fresh volumes for each step."""
+    for volumes, classes in drawn_ahead(lambda step: samples("train", step * BATCH, BATCH, net), steps):
+        yield torch.from_numpy(volumes), torch.from_numpy(classes)
 
 
 def loss_of(logits: Tensor, classes: Tensor) -> Tensor:
@@ -114,23 +99,15 @@ def loss_of(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def train(net: UNet, steps: int, seed: int) -> Network:
-    """Train from scratch: AdamW, one cycle of the learning rate."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
+    """Train from scratch."""
+    repeatable(seed)
     network = Network(net)
-    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.2)
-    start = time.perf_counter()
-    for step, (volumes, classes) in enumerate(batches(steps, net), 1):
-        loss = loss_of(network(volumes), classes)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        cycle.step()
-        if step % 50 == 0 or step == steps:
-            left = (time.perf_counter() - start) / step * (steps - step)
-            print(f"step {step} of {steps}: loss {loss.item():.3f}, about {left:.0f} s left", flush=True)
+
+    def losses(step: int, batch: tuple[Tensor, Tensor]) -> Losses:
+        volumes, classes = batch
+        return {"loss": loss_of(network(volumes), classes)}
+
+    fit(network.parameters(), batches(steps, net), losses, steps=steps, rate=PEAK_RATE, decay=WEIGHT_DECAY)
     return network.eval()
 
 
@@ -154,18 +131,11 @@ def mean_dice(network: Network, split: Split, count: int, net: UNet) -> str:
 
 def main() -> None:
     """Train, print the Dice score, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=SHIPPED, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    asked = parser.parse_args()
-    network = train(UNET_3D_MINI, asked.steps, asked.seed)
+    said = asked(__doc__, "3d-unet", seed=3, steps=STEPS)
+    network = train(UNET_3D_MINI, said.steps, said.seed)
     for split in ("search", "test"):
         print(mean_dice(network, split, 100, UNET_3D_MINI), flush=True)
-    arrays: dict[str, Any] = weights_of(network, UNET_3D_MINI)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(asked.out, **arrays)
-    print(f"saved: {asked.out}, {asked.out.stat().st_size / 1e6:.2f} MB")
+    save(weights_of(network, UNET_3D_MINI), said.out)
 
 
 if __name__ == "__main__":

@@ -8,32 +8,21 @@ About five minutes.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.text import LENGTH, Passage, Window, WordPieces, split, windows
 from septet.tensor import Array
 from septet.workloads.accuracy import mean
-from septet.workloads.digits import Split
+from septet.workloads.split import Split
 from septet.workloads.squad import Paragraph, SquadWindows, best, exact, f1
 from septet.workloads.tales import FILLERS, Tales, vocabulary
 from septet.workloads.transformer import BERT_MINI, EPSILON, Bert, shapes
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F  # noqa: N812
-except ModuleNotFoundError:
-    sys.exit("Training needs torch: pip install 'septet[train]'")
-
-SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/bert-mini.npz"
+from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 32
 STEPS = 800
@@ -271,49 +260,42 @@ def _chunk(step: int, steps: int, pieces: WordPieces) -> list[Batch]:
 
 
 def batches(steps: int) -> Iterator[Batch]:
-    """Fresh tales for each step, drawn ahead on another thread."""
+    """Fresh tales for each step."""
     pieces = WordPieces(vocabulary())
     done = 0
-    with ThreadPoolExecutor(1) as ahead:
-        begins = list(range(0, steps, CHUNK))
-        coming = [ahead.submit(_chunk, begin, steps, pieces) for begin in begins[:2]]
-        for place in range(len(begins)):
-            drawn = coming.pop(0).result()
-            if place + 2 < len(begins):
-                coming.append(ahead.submit(_chunk, begins[place + 2], steps, pieces))
-            for batch in drawn[: steps - done]:
-                yield batch
-                done += 1
+    chunks = -(-steps // CHUNK)
+    for drawn in drawn_ahead(lambda place: _chunk(place * CHUNK, steps, pieces), chunks):
+        for batch in drawn[: steps - done]:
+            yield batch
+            done += 1
 
 
 def train(net: Bert, steps: int, seed: int) -> Network:
-    """Train from scratch: AdamW, one cycle of the learning rate, gradients cut at norm 1."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(1)  # sums would depend on how many there are; another thread draws the tales
+    """Train from scratch."""
+    repeatable(seed, threads=1)  # another one draws the tales
     network = Network(net)
-    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, (0.9, 0.98), weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.1)
-    start = time.perf_counter()
-    running = 0.0
-    for step, (ids, mask, segments, places, telling) in enumerate(batches(steps), 1):
+
+    def losses(step: int, batch: Batch) -> Losses:
+        ids, mask, segments, places, telling = batch
         # short passages are said to lie anywhere, so that what is learnt from them holds at all places
-        begin = int(np.random.default_rng(step).integers(LENGTH - ids.shape[1] + 1))
-        logits, hint = network.both(ids, mask, segments, begin)
+        first = int(np.random.default_rng(step).integers(LENGTH - ids.shape[1] + 1))
+        logits, hint = network.both(ids, mask, segments, first)
+        told = F.binary_cross_entropy_with_logits(hint, telling, segments.float(), reduction="sum")
         # over places, for start and end alike
         loss = F.cross_entropy(logits + (mask[:, :, None] - 1) * -NEVER, places)
-        hinted = (
-            F.binary_cross_entropy_with_logits(hint, telling, segments.float(), reduction="sum") / segments.sum()
-        )
-        optimiser.zero_grad()
-        (loss + hinted).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        cycle.step()
-        running += (loss.item() - running) / min(step, 50)
-        if step % 100 == 0 or step == steps:
-            left = (time.perf_counter() - start) / step * (steps - step)
-            print(f"step {step} of {steps}: loss {running:.3f}, about {left:.0f} s left", flush=True)
+        return {"loss": loss, "hint": told / segments.sum()}
+
+    fit(
+        network.parameters(),
+        batches(steps),
+        losses,
+        steps=steps,
+        rate=PEAK_RATE,
+        decay=WEIGHT_DECAY,
+        betas=(0.9, 0.98),
+        warm=0.1,
+        clip=1.0,
+    )
     return network.eval()
 
 
@@ -336,17 +318,10 @@ def scores(network: Network, part: Split, count: int | None = None) -> str:
 
 
 def main() -> None:
-    """Train, print F1 and exact match, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=SHIPPED, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    asked = parser.parse_args()
-    network = train(BERT_MINI, asked.steps, asked.seed)
-    arrays: Any = weights_of(network, BERT_MINI)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(asked.out, **arrays)
-    print(f"saved: {asked.out}, {asked.out.stat().st_size / 1e6:.2f} MB", flush=True)
+    """Train, save, print F1 and exact match."""
+    said = asked(__doc__, "bert", seed=7, steps=STEPS)
+    network = train(BERT_MINI, said.steps, said.seed)
+    save(weights_of(network, BERT_MINI), said.out)
     for part in ("search", "test"):
         print(scores(network, part), flush=True)
 

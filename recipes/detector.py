@@ -8,11 +8,7 @@ weights; another seed gives the same mAP within its confidence interval.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +17,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
@@ -29,17 +28,11 @@ from septet.harness.library import Library
 from septet.tensor import Array, Tensors
 from septet.workloads.boxes import corners, encode, overlaps
 from septet.workloads.coco import ScenePictures
-from septet.workloads.digits import Split
 from septet.workloads.scenes import BoxScenes, Scene
+from septet.workloads.split import Split
 from septet.workloads.ssd import Net, Ssd
 from septet.workloads.weights import Found
-
-try:
-    import torch
-    from torch import Tensor
-    from torch.nn import functional as F  # noqa: N812
-except ModuleNotFoundError:
-    sys.exit("Training needs torch: pip install 'septet[train]'")
+from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 WEIGHT_DECAY = 1e-3
 MOMENTUM = 0.05
@@ -69,7 +62,6 @@ class Recipe:
     prior: float
     rate: float
     batch: int
-    shipped: Path
     steps: int
 
 
@@ -174,17 +166,12 @@ def samples(recipe: Recipe, split: Split, begin: int, count: int) -> tuple[Tenso
 
 
 def batches(recipe: Recipe, steps: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Fresh scenes for each step, drawn ahead on another thread."""
-    with ThreadPoolExecutor(1) as ahead:
-        size = recipe.batch
-        draw = [ahead.submit(samples, recipe, "train", step * size, size) for step in range(min(2, steps))]
-        for step in range(steps):
-            yield draw.pop(0).result()
-            if step + 2 < steps:
-                draw.append(ahead.submit(samples, recipe, "train", (step + 2) * size, size))
+    """Fresh scenes for each step."""
+    size = recipe.batch
+    return drawn_ahead(lambda step: samples(recipe, "train", step * size, size), steps)
 
 
-def begin(recipe: Recipe, seed: int) -> dict[str, Array]:
+def start(recipe: Recipe, seed: int) -> dict[str, Array]:
     """Weights to start from: the synthetic ones, but for logits that are about the same for every place."""
     weights: dict[str, Array] = recipe.graph.synthetic(recipe.network, seed)
     for name, array in weights.items():
@@ -196,30 +183,21 @@ def begin(recipe: Recipe, seed: int) -> dict[str, Array]:
 
 
 def train(recipe: Recipe, steps: int, seed: int) -> dict[str, Array]:
-    """Train from scratch, and return weights by name: AdamW, one cycle of the learning rate."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(1)  # so that sums do not depend on the machine's cores; scenes are drawn on another
-    tape = Tape(begin(recipe, seed))
-    optimiser = torch.optim.AdamW(tape.trained(), recipe.rate, weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=max(steps, 2), pct_start=0.1)
-    start = time.perf_counter()
-    for step, (images, wanted, classes) in enumerate(batches(recipe, steps), 1):
+    """Train from scratch, and return weights by name."""
+    repeatable(seed, threads=1)  # scenes are drawn on another
+    tape = Tape(start(recipe, seed))
+
+    def losses(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> Losses:
+        images, wanted, classes = batch
         images = images.contiguous(memory_format=torch.channels_last)  # depthwise layers are faster so
         codes, logits = recipe.graph.layers(tape, recipe.network, images)
         matched = classes > 0
         count = matched.sum().clamp(min=1)
         places = F.smooth_l1_loss(codes[matched], wanted[matched], reduction="sum") / count
-        loss = places + recipe.loss(logits, classes) / count
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(tape.trained(), 10)
-        optimiser.step()
-        cycle.step()
-        if step % 100 == 0 or step == steps:
-            left = (time.perf_counter() - start) / step * (steps - step)
-            parts = f"loss {loss.item():.3f}, of it places {places.item():.3f}"
-            print(f"step {step} of {steps}: {parts}, about {left:.0f} s left", flush=True)
+        return {"places": places, "classes": recipe.loss(logits, classes) / count}
+
+    shown = batches(recipe, steps)
+    fit(tape.trained(), shown, losses, steps=steps, rate=recipe.rate, decay=WEIGHT_DECAY, warm=0.1, clip=10.0)
     return {name: weight.detach().numpy() for name, weight in tape.weights.items()}
 
 
@@ -247,14 +225,8 @@ def _engine(path: Path | None) -> Engine:
 
 def run(recipe: Recipe, words: str) -> None:
     """The command: train, print mAP, save."""
-    parser = argparse.ArgumentParser(description=words)
-    parser.add_argument("--out", type=Path, default=recipe.shipped, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=recipe.steps)
-    asked = parser.parse_args()
-    weights: Any = train(recipe, asked.steps, asked.seed)
+    said = asked(words, recipe.workload.name, seed=7, steps=recipe.steps)
+    weights = train(recipe, said.steps, said.seed)
     for split in ("search", "test"):
         print(score(recipe, weights, split))
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(asked.out, **weights)
-    print(f"saved: {asked.out}, {asked.out.stat().st_size / 1e6:.2f} MB")
+    save(weights, said.out)

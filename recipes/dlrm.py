@@ -6,32 +6,22 @@ The torch module mirrors the ONNX graph of `septet.workloads.recommender` weight
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines import table
 from septet.tensor import Array
 from septet.workloads.accuracy import ratio
 from septet.workloads.auc import auc
-from septet.workloads.clicks import ClickLog, Split
+from septet.workloads.clicks import ClickLog
 from septet.workloads.recommender import DENSE, DLRM_MINI, Recommender, shapes
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F  # noqa: N812
-except ModuleNotFoundError:
-    sys.exit("Training needs torch: pip install 'septet[train]'")
-
-SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/dlrm-mini.npz"
+from septet.workloads.split import Split
+from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 SAMPLES = 16
 """Samples a step: about 4,300 pairs."""
@@ -82,34 +72,23 @@ def samples(split: Split, begin: int, count: int, net: Recommender) -> tuple[Arr
 
 
 def batches(steps: int, net: Recommender) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Fresh samples for each step, drawn one step ahead on another thread."""
-    with ThreadPoolExecutor(1) as ahead:
-        draw = [ahead.submit(samples, "train", step * SAMPLES, SAMPLES, net) for step in range(min(2, steps))]
-        for step in range(steps):
-            dense, indices, clicks, _ = draw.pop(0).result()
-            if step + 2 < steps:
-                draw.append(ahead.submit(samples, "train", (step + 2) * SAMPLES, SAMPLES, net))
-            yield torch.from_numpy(dense), torch.from_numpy(indices), torch.from_numpy(clicks).float()
+    """Fresh samples for each step."""
+    for dense, indices, clicks, _ in drawn_ahead(
+        lambda step: samples("train", step * SAMPLES, SAMPLES, net), steps
+    ):
+        yield torch.from_numpy(dense), torch.from_numpy(indices), torch.from_numpy(clicks).float()
 
 
 def train(net: Recommender, steps: int, seed: int) -> Network:
-    """Train from scratch: AdamW, one cycle of the learning rate."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
+    """Train from scratch."""
+    repeatable(seed)
     network = Network(net)
-    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.2)
-    start = time.perf_counter()
-    for step, (dense, indices, clicks) in enumerate(batches(steps, net), 1):
-        loss = F.binary_cross_entropy_with_logits(network(dense, indices), clicks)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        cycle.step()
-        if step % 100 == 0 or step == steps:
-            left = (time.perf_counter() - start) / step * (steps - step)
-            print(f"step {step} of {steps}: loss {loss.item():.4f}, about {left:.0f} s left", flush=True)
+
+    def losses(step: int, batch: tuple[Tensor, Tensor, Tensor]) -> Losses:
+        dense, indices, clicks = batch
+        return {"loss": F.binary_cross_entropy_with_logits(network(dense, indices), clicks)}
+
+    fit(network.parameters(), batches(steps, net), losses, steps=steps, rate=PEAK_RATE, decay=WEIGHT_DECAY)
     return network.eval()
 
 
@@ -134,18 +113,11 @@ def area(network: Network, split: Split, count: int, net: Recommender) -> str:
 
 def main() -> None:
     """Train, print the area under the curve, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=SHIPPED, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=26)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    asked = parser.parse_args()
-    network = train(DLRM_MINI, asked.steps, asked.seed)
+    said = asked(__doc__, "dlrm", seed=26, steps=STEPS)
+    network = train(DLRM_MINI, said.steps, said.seed)
     for split in ("search", "test"):
         print(area(network, split, min(len(ClickLog(split)), 1_000), DLRM_MINI))
-    arrays: dict[str, Any] = weights_of(network, DLRM_MINI)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(asked.out, **arrays)
-    print(f"saved: {asked.out}, {asked.out.stat().st_size / 1e6:.2f} MB")
+    save(weights_of(network, DLRM_MINI), said.out)
 
 
 if __name__ == "__main__":

@@ -7,30 +7,20 @@ weights; another seed gives the same top-1 within its confidence interval.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.image import Classifier
 from septet.tensor import Array
 from septet.workloads.accuracy import wilson
-from septet.workloads.digits import DigitScenes, Split
+from septet.workloads.digits import DigitScenes
 from septet.workloads.resnet import EXPANSION, RESNET_MINI, Block, ResNet, blocks, shapes
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F  # noqa: N812
-except ModuleNotFoundError:
-    sys.exit("Training needs torch: pip install 'septet[train]'")
-
-SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/resnet50-mini.npz"
+from septet.workloads.split import Split
+from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 128
 STEPS = 2_000
@@ -96,33 +86,22 @@ def samples(split: Split, begin: int, count: int, side: int) -> tuple[Array, Arr
 
 
 def batches(steps: int, side: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Fresh scenes for each step, drawn one step ahead on another thread."""
-    with ThreadPoolExecutor(1) as ahead:
-        draw = [ahead.submit(samples, "train", step * BATCH, BATCH, side) for step in range(min(2, steps))]
-        for step in range(steps):
-            images, labels = draw.pop(0).result()
-            if step + 2 < steps:
-                draw.append(ahead.submit(samples, "train", (step + 2) * BATCH, BATCH, side))
-            yield torch.from_numpy(images) / PIXEL_SCALE, torch.from_numpy(labels)
+    """Fresh scenes for each step."""
+    for images, labels in drawn_ahead(lambda step: samples("train", step * BATCH, BATCH, side), steps):
+        yield torch.from_numpy(images) / PIXEL_SCALE, torch.from_numpy(labels)
 
 
 def train(net: ResNet, steps: int, seed: int) -> Network:
-    """Train from scratch: AdamW, one cycle of the learning rate, smoothed labels."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
+    """Train from scratch, with smoothed labels."""
+    repeatable(seed)
     network = Network(net)
-    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.2)
-    start = time.perf_counter()
-    for step, (images, labels) in enumerate(batches(steps, net.image), 1):
-        loss = F.cross_entropy(network(images), labels, label_smoothing=SMOOTHING)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        cycle.step()
-        if step % 200 == 0 or step == steps:
-            left = (time.perf_counter() - start) / step * (steps - step)
-            print(f"step {step} of {steps}: loss {loss.item():.3f}, about {left:.0f} s left", flush=True)
+
+    def losses(step: int, batch: tuple[Tensor, Tensor]) -> Losses:
+        images, labels = batch
+        return {"loss": F.cross_entropy(network(images), labels, label_smoothing=SMOOTHING)}
+
+    shown = batches(steps, net.image)
+    fit(network.parameters(), shown, losses, steps=steps, rate=PEAK_RATE, decay=WEIGHT_DECAY)
     return network.eval()
 
 
@@ -148,18 +127,11 @@ def top1(network: Network, split: Split, count: int, side: int) -> str:
 
 def main() -> None:
     """Train, print top-1, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=SHIPPED, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    asked = parser.parse_args()
-    network = train(RESNET_MINI, asked.steps, asked.seed)
+    said = asked(__doc__, "resnet50", seed=7, steps=STEPS)
+    network = train(RESNET_MINI, said.steps, said.seed)
     for split in ("search", "test"):
         print(top1(network, split, len(DigitScenes(split)), RESNET_MINI.image))
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    arrays: Any = weights_of(network, RESNET_MINI)
-    np.savez_compressed(asked.out, **arrays)
-    print(f"saved: {asked.out}, {asked.out.stat().st_size / 1e6:.2f} MB")
+    save(weights_of(network, RESNET_MINI), said.out)
 
 
 if __name__ == "__main__":

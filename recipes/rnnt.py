@@ -8,32 +8,22 @@ not begin to learn.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.audio import FEATURES, HOP, SPLICED, features
 from septet.tensor import Array
 from septet.workloads.accuracy import ratio
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import right_words, text_of
-from septet.workloads.speech import Split, Spoken, Utterances
+from septet.workloads.speech import Spoken, Utterances
+from septet.workloads.split import Split
 from septet.workloads.transducer import AFTER, BEFORE, BLANK, LABELS, PREDICTING, RNNT_MINI, Transducer, shapes
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F  # noqa: N812
-except ModuleNotFoundError:
-    sys.exit("Training needs torch: pip install 'septet[train]'")
-
-SHIPPED = Path(__file__).parents[1] / "src/septet/workloads/data/rnnt-mini.npz"
+from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 16
 STEPS = 2_200
@@ -119,43 +109,27 @@ _STEP = HOP * SPLICED * 2
 
 
 def batches(steps: int) -> Iterator[Batch]:
-    """Fresh utterances for each step, drawn one step ahead on another thread."""
+    """Fresh utterances for each step."""
     utterances = Utterances("train")
-
-    def draw(step: int) -> Batch:
-        return collated([utterances.spoken(index) for index in range(step * BATCH, (step + 1) * BATCH)])
-
-    with ThreadPoolExecutor(1) as ahead:
-        drawn = [ahead.submit(draw, step) for step in range(min(2, steps))]
-        for step in range(steps):
-            batch = drawn.pop(0).result()
-            if step + 2 < steps:
-                drawn.append(ahead.submit(draw, step + 2))
-            yield batch
+    return drawn_ahead(
+        lambda step: collated([utterances.spoken(index) for index in range(step * BATCH, (step + 1) * BATCH)]),
+        steps,
+    )
 
 
 def train(net: Transducer, steps: int, seed: int) -> Network:
-    """Train from scratch: AdamW, one cycle of the learning rate."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
+    """Train from scratch."""
+    repeatable(seed)
     network = Network(net)
-    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=max(steps, 2), pct_start=0.2)
-    start = time.perf_counter()
-    for step, (frames, symbols, counts, lengths, letters) in enumerate(batches(steps), 1):
+
+    def losses(step: int, batch: Batch) -> Losses:
+        frames, symbols, counts, lengths, letters = batch
         encoded = network.encode(frames)
-        loss = transducer_loss(network.weigh(encoded, symbols), symbols, counts, lengths)
         named = F.cross_entropy(network.framewise(encoded).flatten(0, 1), letters.flatten())
-        optimiser.zero_grad()
-        (loss + FRAMEWISE * named).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimiser.step()
-        cycle.step()
-        if step % 100 == 0 or step == steps:
-            left = (time.perf_counter() - start) / step * (steps - step)
-            words = f"loss {loss.item():.3f}, frames {named.item():.3f}, about {left:.0f} s left"
-            print(f"step {step} of {steps}: {words}", flush=True)
+        loss = transducer_loss(network.weigh(encoded, symbols), symbols, counts, lengths)
+        return {"loss": loss, "frames": FRAMEWISE * named}
+
+    fit(network.parameters(), batches(steps), losses, steps=steps, rate=PEAK_RATE, decay=WEIGHT_DECAY, clip=CLIP)
     return network.eval()
 
 
@@ -190,18 +164,11 @@ def accuracy(network: Network, net: Transducer, split: Split, count: int) -> str
 
 def main() -> None:
     """Train, print the word accuracy, save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=SHIPPED, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    asked = parser.parse_args()
-    network = train(RNNT_MINI, asked.steps, asked.seed)
+    said = asked(__doc__, "rnnt", seed=9, steps=STEPS)
+    network = train(RNNT_MINI, said.steps, said.seed)
     for split in ("search", "test"):
         print(accuracy(network, RNNT_MINI, split, 500), flush=True)
-    arrays: dict[str, Any] = weights_of(network, RNNT_MINI)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(asked.out, **arrays)
-    print(f"saved: {asked.out}, {asked.out.stat().st_size / 1e6:.2f} MB")
+    save(weights_of(network, RNNT_MINI), said.out)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from detector import Recipe, each, run  # type: ignore[import-not-found]
-
+from detector import Recipe, each, run
 from septet.workloads import mobilenet
 from septet.workloads.mobilenet import SSD_MOBILENET_MINI
 from septet.workloads.scenes import CATEGORIES
-from septet.workloads.ssd_mobilenet import TRAINED, SsdMobileNet, net_of
+from septet.workloads.ssd_mobilenet import SsdMobileNet, net_of
 
 RECIPE = Recipe(
     network=SSD_MOBILENET_MINI,
@@ -20,7 +19,6 @@ RECIPE = Recipe(
     prior=-2.0,
     rate=6e-3,
     batch=16,
-    shipped=TRAINED,
     steps=4_500,
 )
 

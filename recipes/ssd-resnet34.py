@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from detector import Recipe, either, run  # type: ignore[import-not-found]
-
+from detector import Recipe, either, run
 from septet.workloads import resnet34
 from septet.workloads.resnet34 import SSD_RESNET34_MINI
 from septet.workloads.scenes import CATEGORIES
-from septet.workloads.ssd_resnet34 import TRAINED, SsdResNet34, net_of
+from septet.workloads.ssd_resnet34 import SsdResNet34, net_of
 
 RECIPE = Recipe(
     network=SSD_RESNET34_MINI,
@@ -20,7 +19,6 @@ RECIPE = Recipe(
     prior=0.0,
     rate=3e-3,
     batch=32,
-    shipped=TRAINED,
     steps=800,
 )
 

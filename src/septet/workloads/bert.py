@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,18 +12,18 @@ import numpy as np
 import onnx
 
 from septet.engines.model import OnnxFile, read_onnx
-from septet.errors import DataError, FetchError, ModelInvalid, UsageError
+from septet.errors import DataError, FetchError, ModelInvalid
 from septet.pipelines.text import LENGTH, WordPieces, read_vocabulary
 from septet.tensor import Array, Tensors
 from septet.workloads import transformer
 from septet.workloads.accuracy import mean
 from septet.workloads.card import Card, Counts
-from septet.workloads.fetch import fetch, md5_of
+from septet.workloads.fetch import fetch
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, best, f1, read
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import BERT_LARGE, BERT_MINI
-from septet.workloads.weights import Found, Official, built, find
+from septet.workloads.weights import Found, Official, find, trained
 from septet.workloads.workload import Asked, Score, Size, Workload
 
 OFFICIAL = Official(
@@ -38,9 +39,6 @@ OFFICIAL_VOCABULARY = Official(
 )
 
 VOCABULARY = "vocab.txt"
-
-TRAINED = Path(__file__).parent / "data" / "bert-mini.npz"
-"""The miniature's weights, as ``recipes/bert.py`` wrote them."""
 
 SEED = 51
 MADE_UP = 10_833
@@ -78,7 +76,7 @@ class Bert(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Bert:
-        return _mini(asked) if size == "mini" else _full(asked)
+        return _mini() if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -102,10 +100,8 @@ class Bert(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """F1 in %; a question's part is its F1, 0…1."""
-        missing = next((index for index in range(len(self)) if index not in responses), None)
-        if missing is not None:
-            raise DataError(f"{self.data}: sample {missing} has no answer")
-        logits = [_logits(responses[index], index, self.data) for index in range(len(self))]
+        answers = enumerate(self.answers(responses))
+        logits = [_logits(response, index, self.data) for index, response in answers]
         said = self._windows.answers(logits)
         return mean("F1", "%", best(f1, said, self._windows.truths()), scale=100)
 
@@ -152,18 +148,10 @@ def _write_made_up(path: Path) -> None:
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
-def _mini(asked: Asked) -> Bert:
-    if asked.weights != "auto" or asked.data is not None:
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_write_trained, f"bert-mini-{md5_of(TRAINED)[:12]}")
+def _mini() -> Bert:
+    found = trained(Bert.name, partial(transformer.build, BERT_MINI))
     windows = SquadWindows(Tales("test").file(), WordPieces(vocabulary()), "tales, test split")
-    return Bert("mini", Found(path, "trained"), windows)
-
-
-def _write_trained(path: Path) -> None:
-    with np.load(TRAINED, allow_pickle=False) as weights:
-        arrays = {name: array.astype(np.float32) for name, array in weights.items()}
-    onnx.save(transformer.build(BERT_MINI, arrays), path)
+    return Bert("mini", found, windows)
 
 
 def _inputs(file: OnnxFile, path: Path) -> tuple[str, ...]:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 
 from septet.tensor import Array
 from septet.workloads.recommender import DENSE, DLRM_MINI
-
-Split = Literal["train", "calibration", "search", "test"]
+from septet.workloads.split import Split, draws
 
 COUNTS: dict[Split, int] = {"train": 40_000, "calibration": 200, "search": 1_000, "test": 2_000}
 
@@ -31,8 +29,6 @@ USER = range(10)
 ZIPF = 1.05
 LATENT = 3
 BASE = -1.1
-
-_SPLITS = tuple(COUNTS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class ClickLog:
     def pairs(self, index: int) -> Pairs:
         """Sample `index`; any index may be asked for."""
         hidden = _hidden()
-        draw = np.random.default_rng((_SPLITS.index(self.split), index))
+        draw = draws(self.split, index)
         count = int(draw.choice(QUANTILES))
         chances = draw.random((count, len(hidden.tables)))
         chances[:, USER.start : USER.stop] = chances[0, USER.start : USER.stop]

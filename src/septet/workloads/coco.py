@@ -19,9 +19,9 @@ import numpy as np
 from septet.errors import DataError
 from septet.pipelines.image import decode
 from septet.tensor import Array
-from septet.workloads.digits import Split
 from septet.workloads.imagenet import Images
 from septet.workloads.scenes import CATEGORIES, BoxScenes, Scene
+from septet.workloads.split import Split
 
 ANNOTATIONS = Path("annotations") / "instances_val2017.json"
 PHOTOS = "val2017"

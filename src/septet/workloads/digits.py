@@ -9,14 +9,12 @@ alone, so that there is no end of them and each can be drawn again.
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
 
 import cv2
 import numpy as np
 
 from septet.tensor import Array
-
-Split = Literal["train", "calibration", "search", "test"]
+from septet.workloads.split import Split, draws
 
 SHARES: dict[Split, float] = {"train": 0.6, "calibration": 0.1, "search": 0.1, "test": 0.2}
 """How the handwritten digits are shared out; no digit is in two splits."""
@@ -42,11 +40,11 @@ class DigitScenes:
 
     def label(self, index: int) -> int:
         """The number that scene `index` shows, 0…99; any index may be asked for."""
-        return int(_draws(self.split, index).integers(CLASSES))
+        return int(draws(self.split, index).integers(CLASSES))
 
     def image(self, index: int) -> Array:
         """Scene `index`, uint8 [80, 96, 3] RGB; any index may be asked for."""
-        draw = _draws(self.split, index)
+        draw = draws(self.split, index)
         number = int(draw.integers(CLASSES))
         scene = _ground(draw)
         for place, digit in enumerate(divmod(number, 10)):
@@ -58,10 +56,6 @@ class DigitScenes:
         if draw.random() < 0.5:
             scene = cv2.GaussianBlur(scene, (0, 0), float(draw.uniform(0.5, 1.3)))
         return np.clip(scene, 0, 255).astype(np.uint8)
-
-
-def _draws(split: Split, index: int) -> np.random.Generator:
-    return np.random.default_rng((list(SHARES).index(split), index))
 
 
 @cache

@@ -23,14 +23,10 @@ from septet.workloads.auc import auc
 from septet.workloads.card import Card, Counts
 from septet.workloads.clicks import QUANTILES, ClickLog
 from septet.workloads.criteo import Criteo
-from septet.workloads.fetch import md5_of
 from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.recommender import DENSE, DLRM, DLRM_MINI, Recommender
-from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given
+from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
 from septet.workloads.workload import Asked, Score, Size, Workload
-
-TRAINED = Path(__file__).parent / "data" / "dlrm-mini.npz"
-"""The miniature's weights, as ``recipes/dlrm.py`` wrote them."""
 
 SEED = 26
 MADE_UP = 2_048
@@ -172,7 +168,7 @@ class Dlrm(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Dlrm:
-        return _mini(asked) if size == "mini" else _full(asked)
+        return _mini() if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._log)
@@ -247,17 +243,9 @@ def _rows_of(path: Path) -> Recommender:
     return Recommender(DLRM.bottom, DLRM.top, tables)
 
 
-def _mini(asked: Asked) -> Dlrm:
-    if asked.weights != "auto" or asked.data is not None:
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_write_trained, f"dlrm-mini-{md5_of(TRAINED)[:12]}")
-    return Dlrm("mini", Found(path, "trained"), GeneratedLog(), DLRM_MINI)
-
-
-def _write_trained(path: Path) -> None:
-    with np.load(TRAINED, allow_pickle=False) as stored:
-        weights = {name: array.astype(np.float32) for name, array in stored.items()}
-    onnx.save(recommender.build(DLRM_MINI, weights), path)
+def _mini() -> Dlrm:
+    found = trained(Dlrm.name, partial(recommender.build, DLRM_MINI))
+    return Dlrm("mini", found, GeneratedLog(), DLRM_MINI)
 
 
 def _names(file: OnnxFile, path: Path, net: Recommender) -> tuple[str, str, str]:

@@ -38,13 +38,11 @@ def data_dir(network: str) -> Path:
     return cache_dir() / "data" / network
 
 
-def fetch(
-    url: str, to: Path, md5: str | None, *, tries: int = TRIES, on_bytes: OnBytes = lambda done, of: None
-) -> Path:
+def fetch(url: str, to: Path, md5: str, *, tries: int = TRIES, on_bytes: OnBytes = lambda done, of: None) -> Path:
     """Fetch `url` to `to` unless it is there already, and return `to`.
 
-    What arrived before a break is kept beside it and the rest asked for. An `md5` of None checks nothing but
-    the length. Raises Unreachable, ChecksumMismatch, FetchError (the disk).
+    What arrived before a break is kept beside it and the rest asked for. Raises Unreachable,
+    ChecksumMismatch, FetchError (the disk).
     """
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +56,7 @@ def fetch(
     return to
 
 
-def _fetch_new(url: str, to: Path, md5: str | None, tries: int, on_bytes: OnBytes) -> None:
+def _fetch_new(url: str, to: Path, md5: str, tries: int, on_bytes: OnBytes) -> None:
     part = to.with_name(f"{to.name}.part")
     for attempt in range(1, tries + 1):
         try:
@@ -68,7 +66,7 @@ def _fetch_new(url: str, to: Path, md5: str | None, tries: int, on_bytes: OnByte
             if attempt == tries or _is_final(error):
                 raise Unreachable(f"{url}: {_reason(error)}") from error
             time.sleep(2.0**attempt / 4)
-    if md5 is not None and (seen := md5_of(part)) != md5:
+    if (seen := md5_of(part)) != md5:
         part.unlink()
         raise ChecksumMismatch(f"{url}: MD5 is {seen}, published as {md5}; what arrived was thrown away")
     part.replace(to)

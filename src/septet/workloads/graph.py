@@ -90,7 +90,6 @@ class Graph:
         *,
         stride: int = 1,
         padding: int | Sequence[int] = 0,
-        dilation: int = 1,
         groups: int = 1,
     ) -> str:
         """A convolution over as many dimensions as its weights [out, in ÷ groups, …] have, with its bias if
@@ -103,7 +102,6 @@ class Graph:
             kernel_shape=kernel,
             strides=[stride] * len(kernel),
             pads=_pads(padding, len(kernel)),
-            dilations=[dilation] * len(kernel),
             group=groups,
         )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,17 +12,17 @@ import numpy as np
 import onnx
 
 from septet.engines.model import OnnxFile, read_onnx
-from septet.errors import DataError, ModelInvalid, UsageError
+from septet.errors import ModelInvalid
 from septet.pipelines.image import Classifier
 from septet.tensor import Array, Tensors
 from septet.workloads import digits, resnet
 from septet.workloads.accuracy import share
 from septet.workloads.card import Card, Counts
-from septet.workloads.fetch import md5_of
 from septet.workloads.imagenet import Images, MadeUpImages, open_images
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
-from septet.workloads.weights import Found, Official, built, find
+from septet.workloads.split import Split
+from septet.workloads.weights import Found, Official, find, trained
 from septet.workloads.workload import Asked, Score, Size, Workload
 
 OFFICIAL = Official(
@@ -29,9 +30,6 @@ OFFICIAL = Official(
     md5="a638cf028b5870da29e09ccc2f7182e7",
 )
 """v0.7's ONNX file. Its MD5 is from MLCommons' mlperf-automations, script/get-ml-model-resnet50/meta.yaml."""
-
-TRAINED = Path(__file__).parent / "data" / "resnet50-mini.npz"
-"""The miniature's weights, as ``recipes/resnet50.py`` wrote them."""
 
 SEED = 50
 MADE_UP = 1_024
@@ -42,7 +40,7 @@ class SceneImages(Images):
 
     labelled = True
 
-    def __init__(self, split: digits.Split) -> None:
+    def __init__(self, split: Split) -> None:
         self._scenes = digits.DigitScenes(split)
         self.words = f"digit scenes, {split} split, {len(self._scenes):,} images"
 
@@ -82,7 +80,7 @@ class ResNet50(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> ResNet50:
-        return _mini(asked) if size == "mini" else _full(asked)
+        return _mini() if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -106,10 +104,7 @@ class ResNet50(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """Top-1 in %, with Wilson's interval."""
-        missing = next((index for index in range(len(self)) if index not in responses), None)
-        if missing is not None:
-            raise DataError(f"{self.data}: sample {missing} has no answer")
-        answers = [int(np.frombuffer(responses[index], np.int64)[0]) for index in range(len(self))]
+        answers = [int(np.frombuffer(response, np.int64)[0]) for response in self.answers(responses)]
         right = np.array([answer == self._images.label(index) for index, answer in enumerate(answers)], float)
         return share("top-1", right)
 
@@ -124,16 +119,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(resnet.build(RESNET50, resnet.synthetic(RESNET50, SEED)), path)
 
 
-def _mini(asked: Asked) -> ResNet50:
-    if asked.weights != "auto" or asked.data is not None:
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_write_trained, f"resnet50-mini-{md5_of(TRAINED)[:12]}")
-    return ResNet50("mini", RESNET_MINI, Found(path, "trained"), SceneImages("test"))
-
-
-def _write_trained(path: Path) -> None:
-    with np.load(TRAINED, allow_pickle=False) as weights:
-        onnx.save(resnet.build(RESNET_MINI, dict(weights)), path)
+def _mini() -> ResNet50:
+    found = trained(ResNet50.name, partial(resnet.build, RESNET_MINI))
+    return ResNet50("mini", RESNET_MINI, found, SceneImages("test"))
 
 
 def _image_input(file: OnnxFile, path: Path, net: ResNet) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -20,17 +21,13 @@ from septet.tensor import Array, Tensors
 from septet.workloads import transducer
 from septet.workloads.accuracy import ratio
 from septet.workloads.card import Card, Counts
-from septet.workloads.fetch import md5_of
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import LONGEST, LibriSpeech, right_words, text_of
 from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.speech import Utterances
 from septet.workloads.transducer import RNNT, RNNT_MINI, Transducer
-from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given
+from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
 from septet.workloads.workload import Asked, Score, Size, Workload
-
-TRAINED = Path(__file__).parent / "data" / "rnnt-mini.npz"
-"""The miniature's weights, as ``recipes/rnnt.py`` wrote them."""
 
 SEED = 7
 MADE_UP = 256
@@ -69,7 +66,7 @@ class SpokenStrings:
         return self._utterances.spoken(index).wave
 
     def text(self, index: int) -> str:
-        return self._utterances.spoken(index).text
+        return self._utterances.text(index)
 
 
 class MadeUpSpeech:
@@ -159,7 +156,7 @@ class Rnnt(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Rnnt:
-        return _mini(asked) if size == "mini" else _full(asked)
+        return _mini() if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._speech)
@@ -211,17 +208,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(transducer.build(RNNT, transducer.synthetic(RNNT, SEED)), path)
 
 
-def _mini(asked: Asked) -> Rnnt:
-    if asked.weights != "auto" or asked.data is not None:
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_write_trained, f"rnnt-mini-{md5_of(TRAINED)[:12]}")
-    return Rnnt("mini", RNNT_MINI, Found(path, "trained"), SpokenStrings())
-
-
-def _write_trained(path: Path) -> None:
-    with np.load(TRAINED, allow_pickle=False) as stored:
-        weights = {name: array.astype(np.float32) for name, array in stored.items()}
-    onnx.save(transducer.build(RNNT_MINI, weights), path)
+def _mini() -> Rnnt:
+    found = trained(Rnnt.name, partial(transducer.build, RNNT_MINI))
+    return Rnnt("mini", RNNT_MINI, found, SpokenStrings())
 
 
 def _require(file: OnnxFile, path: Path, net: Transducer) -> None:

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from septet.tensor import Array
-from septet.workloads.digits import Split, handwriting
+from septet.workloads.digits import handwriting
+from septet.workloads.split import Split, draws
 
 COUNTS: dict[Split, int] = {"train": 100_000, "calibration": 500, "search": 1_000, "test": 1_000}
 
@@ -62,7 +63,7 @@ class BoxScenes:
 
     def scene(self, index: int) -> Scene:
         """Scene `index`; any index may be asked for."""
-        draw = np.random.default_rng((list(COUNTS).index(self.split), index, len(CATEGORIES)))
+        draw = draws(self.split, index, len(CATEGORIES))
         height, width = _SIZES[int(draw.integers(len(_SIZES)))]
         picture = _ground(draw, height, width)
         found: list[tuple[Array, int]] = []

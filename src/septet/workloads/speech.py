@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 from scipy.signal import lfilter
 
 from septet.pipelines.audio import RATE
 from septet.tensor import Array
-
-Split = Literal["train", "calibration", "search", "test"]
+from septet.workloads.split import Split, draws
 
 COUNTS: dict[Split, int] = {"train": 100_000, "calibration": 100, "search": 500, "test": 1_200}
-
-_SPLITS = tuple(COUNTS)
 
 VOICED: dict[str, tuple[float, ...]] = {
     "a": (730, 1_090, 2_440),
@@ -73,9 +69,12 @@ class Utterances:
 
     def spoken(self, index: int) -> Spoken:
         """Utterance `index`; any index may be asked for."""
-        draw = np.random.default_rng((_SPLITS.index(self.split), index))
-        text = " ".join(draw.choice(lexicon(), int(draw.integers(1, 6))))
-        return _speak(draw, text)
+        draw = draws(self.split, index)
+        return _speak(draw, _text(draw))
+
+    def text(self, index: int) -> str:
+        """What is said in utterance `index`, without speaking it."""
+        return _text(draws(self.split, index))
 
 
 @cache
@@ -93,6 +92,10 @@ def lexicon() -> tuple[str, ...]:
         ]
         words["".join(syllables)] = None
     return tuple(words)
+
+
+def _text(draw: np.random.Generator) -> str:
+    return " ".join(draw.choice(lexicon(), int(draw.integers(1, 6))))
 
 
 def _speak(draw: np.random.Generator, text: str) -> Spoken:

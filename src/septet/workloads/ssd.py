@@ -12,18 +12,17 @@ import numpy as np
 
 from septet.engines.engine import Engine
 from septet.engines.model import OnnxFile, read_onnx
-from septet.errors import DataError, FetchError, ModelInvalid
+from septet.errors import DataError, ModelInvalid
 from septet.pipelines.detector import Detector, Levels
 from septet.tensor import Array, Tensors, TensorSpec
-from septet.workloads import weights
 from septet.workloads.accuracy import jackknife
 from septet.workloads.coco import ANNOTATIONS, Coco, Pictures, PlainPictures
 from septet.workloads.imagenet import MadeUpImages, open_images
 from septet.workloads.precision import mean_average_precision
 from septet.workloads.predictor import LoadEngine, Predictor
 from septet.workloads.suppression import Suppression
-from septet.workloads.weights import SYNTHETIC_NOTE, Found, Write, built
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.weights import Found
+from septet.workloads.workload import Score, Size, Workload
 
 INDEX = "sample index"
 """The tensor that carries a sample's index beside its image: v0.7 wants it in each row of an answer."""
@@ -113,11 +112,8 @@ class Ssd(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """mAP in %, with the jackknife's interval over pictures."""
-        missing = next((index for index in range(len(self)) if index not in responses), None)
-        if missing is not None:
-            raise DataError(f"{self.data}: sample {missing} has no answer")
         truth = self._pictures.truth
-        answers = [_answer(index, responses[index]) for index in range(len(self))]
+        answers = [_answer(index, response) for index, response in enumerate(self.answers(responses))]
         photos = np.repeat(np.arange(len(self)), [len(answer) for answer in answers])
         answered = np.concatenate([np.zeros((0, ROW)), *answers])
         sizes = np.array([(photo.height, photo.width) * 2 for photo in truth.images], float)[photos]
@@ -157,21 +153,6 @@ def open_pictures(folder: Path | None) -> Pictures:
     if folder is None:
         return PlainPictures(MadeUpImages(MADE_UP))
     return Coco(folder) if (folder / ANNOTATIONS).exists() else PlainPictures(open_images(folder))
-
-
-def find(asked: Asked, url: str, write: Write, key: str) -> Found:
-    """The model file: the user's, or synthetic weights that `write` draws, cached under `key`.
-
-    The official files are not fetched, for their MD5s were never published: what cannot be checked is
-    brought by the user. Raises FetchError for ``official``, ModelNotFound.
-    """
-    how = f"fetch {url} yourself and give it with --weights FILE: no checksum of it is published"
-    match asked.weights:
-        case "official":
-            raise FetchError(f"not fetched: {how}")
-        case "auto":
-            return Found(built(write, key), "synthetic", (f"{SYNTHETIC_NOTE} (for the official ones, {how})",))
-    return weights.find(asked.weights, weights.Official(url, ""), write, key)
 
 
 def _image_input(file: OnnxFile, path: Path, net: Net) -> tuple[TensorSpec, Callable[[Array], Array]]:

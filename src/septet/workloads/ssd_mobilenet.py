@@ -3,31 +3,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import onnx
 
-from septet.errors import UsageError
 from septet.pipelines import detector
 from septet.tensor import Array
 from septet.workloads import mobilenet
 from septet.workloads.card import Card, Counts
 from septet.workloads.coco import ScenePictures
-from septet.workloads.fetch import md5_of
 from septet.workloads.mobilenet import SSD_MOBILENET, SSD_MOBILENET_MINI, MobileNet
 from septet.workloads.priors import mobilenet_priors
-from septet.workloads.ssd import Net, Ssd, find, open_pictures
+from septet.workloads.ssd import Net, Ssd, open_pictures
 from septet.workloads.suppression import Suppression
-from septet.workloads.weights import Found, built
+from septet.workloads.weights import Unchecked, find, trained
 from septet.workloads.workload import Asked, Size
 
-URL = "https://zenodo.org/record/3163026/files/ssd_mobilenet_v1_coco_2018_01_28.onnx"
-"""v0.7's ONNX file, with its suppression inside. No checksum of it is published."""
-
-TRAINED = Path(__file__).parent / "data" / "ssd-mobilenet-mini.npz"
-"""The miniature's weights, as ``recipes/ssd-mobilenet.py`` wrote them."""
+OFFICIAL = Unchecked("https://zenodo.org/record/3163026/files/ssd_mobilenet_v1_coco_2018_01_28.onnx")
+"""v0.7's ONNX file, with its suppression inside."""
 
 CHOOSE = Suppression(
     floor=1e-8,
@@ -53,12 +49,12 @@ class SsdMobileNet(Ssd):
         mini=Counts(343_390, 45.5e6, "one image, 160×160"),
         official=(),
         bring=f"COCO 2017 validation: annotations/instances_val2017.json and its 5,000 photos in val2017/; "
-        f"or any folder of photos, for speed. The official weights, {URL}, for --weights FILE",
+        f"or any folder of photos, for speed. The official weights, {OFFICIAL.url}, for --weights FILE",
     )
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> SsdMobileNet:
-        return _mini(asked) if size == "mini" else _full(asked)
+        return _mini() if size == "mini" else _full(asked)
 
     def categories(self, classes: Array) -> Array:
         """Classes are category numbers as they are."""
@@ -79,7 +75,7 @@ def net_of(net: MobileNet) -> Net:
 
 
 def _full(asked: Asked) -> SsdMobileNet:
-    found = find(asked, URL, _write_made_up, f"ssd-mobilenet-full-synthetic-{SEED}")
+    found = find(asked.weights, OFFICIAL, _write_made_up, f"ssd-mobilenet-full-synthetic-{SEED}")
     return SsdMobileNet("full", net_of(SSD_MOBILENET), found, open_pictures(asked.data))
 
 
@@ -87,13 +83,6 @@ def _write_made_up(path: Path) -> None:
     onnx.save(mobilenet.build(SSD_MOBILENET, mobilenet.synthetic(SSD_MOBILENET, SEED)), path)
 
 
-def _mini(asked: Asked) -> SsdMobileNet:
-    if asked.weights != "auto" or asked.data is not None:
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_write_trained, f"ssd-mobilenet-mini-{md5_of(TRAINED)[:12]}")
-    return SsdMobileNet("mini", net_of(SSD_MOBILENET_MINI), Found(path, "trained"), ScenePictures("test"))
-
-
-def _write_trained(path: Path) -> None:
-    with np.load(TRAINED, allow_pickle=False) as weights:
-        onnx.save(mobilenet.build(SSD_MOBILENET_MINI, dict(weights)), path)
+def _mini() -> SsdMobileNet:
+    found = trained(SsdMobileNet.name, partial(mobilenet.build, SSD_MOBILENET_MINI))
+    return SsdMobileNet("mini", net_of(SSD_MOBILENET_MINI), found, ScenePictures("test"))

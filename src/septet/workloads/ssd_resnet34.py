@@ -3,31 +3,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import onnx
 
-from septet.errors import UsageError
 from septet.pipelines import detector
 from septet.tensor import Array
 from septet.workloads import resnet34
 from septet.workloads.card import Card, Counts
 from septet.workloads.coco import ScenePictures
-from septet.workloads.fetch import md5_of
 from septet.workloads.priors import resnet34_priors
 from septet.workloads.resnet34 import SSD_RESNET34, SSD_RESNET34_MINI, ResNet34
-from septet.workloads.ssd import Net, Ssd, find, open_pictures
+from septet.workloads.ssd import Net, Ssd, open_pictures
 from septet.workloads.suppression import Suppression
-from septet.workloads.weights import Found, built
+from septet.workloads.weights import Unchecked, find, trained
 from septet.workloads.workload import Asked, Size
 
-URL = "https://zenodo.org/record/3228411/files/resnet34-ssd1200.onnx"
-"""v0.7's ONNX file, with its suppression inside. No MD5 of it is published."""
-
-TRAINED = Path(__file__).parent / "data" / "ssd-resnet34-mini.npz"
-"""The miniature's weights, as ``recipes/ssd-resnet34.py`` wrote them."""
+OFFICIAL = Unchecked("https://zenodo.org/record/3228411/files/resnet34-ssd1200.onnx")
+"""v0.7's ONNX file, with its suppression inside."""
 
 CHOOSE = Suppression(floor=0.05, overlap=0.5, per_class=200, total=200, clip=False)
 """As ``decode_single`` in the reference's models/ssd_r34.py."""
@@ -44,12 +40,12 @@ class SsdResNet34(Ssd):
         mini=Counts(365_196, 206e6, "one image, 160×160"),
         official=(),
         bring=f"COCO 2017 validation: annotations/instances_val2017.json and its 5,000 photos in val2017/; "
-        f"or any folder of photos, for speed. The official weights, {URL}, for --weights FILE",
+        f"or any folder of photos, for speed. The official weights, {OFFICIAL.url}, for --weights FILE",
     )
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> SsdResNet34:
-        return _mini(asked) if size == "mini" else _full(asked)
+        return _mini() if size == "mini" else _full(asked)
 
     def categories(self, classes: Array) -> Array:
         """Class 1 is the first category of the annotations, and so on without gaps."""
@@ -72,7 +68,7 @@ def net_of(net: ResNet34) -> Net:
 
 
 def _full(asked: Asked) -> SsdResNet34:
-    found = find(asked, URL, _write_made_up, f"ssd-resnet34-full-synthetic-{SEED}")
+    found = find(asked.weights, OFFICIAL, _write_made_up, f"ssd-resnet34-full-synthetic-{SEED}")
     return SsdResNet34("full", net_of(SSD_RESNET34), found, open_pictures(asked.data))
 
 
@@ -80,13 +76,6 @@ def _write_made_up(path: Path) -> None:
     onnx.save(resnet34.build(SSD_RESNET34, resnet34.synthetic(SSD_RESNET34, SEED)), path)
 
 
-def _mini(asked: Asked) -> SsdResNet34:
-    if asked.weights != "auto" or asked.data is not None:
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_write_trained, f"ssd-resnet34-mini-{md5_of(TRAINED)[:12]}")
-    return SsdResNet34("mini", net_of(SSD_RESNET34_MINI), Found(path, "trained"), ScenePictures("test"))
-
-
-def _write_trained(path: Path) -> None:
-    with np.load(TRAINED, allow_pickle=False) as weights:
-        onnx.save(resnet34.build(SSD_RESNET34_MINI, dict(weights)), path)
+def _mini() -> SsdResNet34:
+    found = trained(SsdResNet34.name, partial(resnet34.build, SSD_RESNET34_MINI))
+    return SsdResNet34("mini", net_of(SSD_RESNET34_MINI), found, ScenePictures("test"))

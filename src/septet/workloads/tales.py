@@ -17,7 +17,7 @@ from string import ascii_lowercase, digits
 import numpy as np
 
 from septet.pipelines.text import BEGIN, END, PAD, UNKNOWN
-from septet.workloads.digits import Split
+from septet.workloads.split import Split, draws
 from septet.workloads.squad import Answer, Article, File, Paragraph, Question
 
 COUNTS: dict[Split, int] = {"train": 100_000, "calibration": 500, "search": 1_000, "test": 2_000}
@@ -130,7 +130,7 @@ class Tales:
     def paragraph(self, index: int, shrink: float = 1.0) -> Paragraph:
         """Passage `index` with its question; any index may be asked for. Its length is `shrink` of what it
         would be, so that training may begin with short ones."""
-        draw = np.random.default_rng((list(COUNTS).index(self.split), index))
+        draw = draws(self.split, index)
         shares, lengths = np.array(LENGTHS).T
         return _paragraph(draw, f"{self.split}-{index}", shrink * float(np.interp(draw.random(), shares, lengths)))
 

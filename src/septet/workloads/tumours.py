@@ -8,21 +8,16 @@ slowly and noise are there to mislead. A volume is drawn from its split and inde
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from septet.tensor import Array
-
-Split = Literal["train", "calibration", "search", "test"]
+from septet.workloads.split import Split, draws
 
 COUNTS: dict[Split, int] = {"train": 100_000, "calibration": 50, "search": 200, "test": 300}
 
 SIDE = 36
 """Of a volume; the head within it is smaller than 32."""
-
-_SPLITS = tuple(COUNTS)
 
 #                            flair   t1  t1ce   t2
 _EDEMA = np.array([0.55, -0.15, -0.05, 0.45])
@@ -49,29 +44,36 @@ class Heads:
 
     def volume(self, index: int) -> Array:
         """Its modalities, float32 [4, 36, 36, 36]; any index may be asked for."""
-        return self._drawn(index)[0]
+        draw = draws(self.split, index)
+        return _modalities(draw, *_anatomy(draw))
 
     def labels(self, index: int) -> Array:
         """The classes of its voxels, uint8 [36, 36, 36]: 1 edema, 2 core, 3 enhancing."""
-        return self._drawn(index)[1]
+        _, classes = _anatomy(draws(self.split, index))
+        return classes
 
-    def _drawn(self, index: int) -> tuple[Array, Array]:
-        draw = np.random.default_rng((_SPLITS.index(self.split), index))
-        middle = SIDE / 2 + draw.uniform(-1, 1, 3)
-        head = _distance(middle, draw.uniform(11.5, 14.5, 3)) < 1
-        classes = _tumour(draw, head)
-        tissue = 1 + 0.12 * _smooth(draw, 2.0) + 0.1 * (_smooth(draw, 4.0) > 0.5)
-        modalities = np.stack([tissue + 0.05 * _smooth(draw, 1.5) for _ in range(4)])
-        for number, contrast in enumerate((_EDEMA, _CORE, _ENHANCING), 1):
-            shown = contrast * draw.uniform(0.45, 1.1) + 0.05 * draw.standard_normal(4)
-            modalities += shown[:, None, None, None] * gaussian_filter((classes == number).astype(float), 0.6)
-        for _ in range(int(draw.integers(1, 5))):
-            blob = _distance(_place(draw, head), draw.uniform(1.2, 4.5, 3)) < 1
-            modalities[draw.integers(4)] += draw.uniform(-0.4, 0.6) * gaussian_filter(blob.astype(float), 0.6)
-        modalities *= 1 + 0.15 * np.stack([_smooth(draw, 8.0) for _ in range(4)])
-        modalities += draw.uniform(0.05, 0.2) * draw.standard_normal(modalities.shape)
-        modalities *= draw.uniform(50, 400, (4, 1, 1, 1))
-        return np.where(head, np.maximum(modalities, 1e-3), 0).astype(np.float32), classes
+
+def _anatomy(draw: np.random.Generator) -> tuple[Array, Array]:
+    """Where the head is, bool [36, 36, 36], and the classes of its voxels."""
+    middle = SIDE / 2 + draw.uniform(-1, 1, 3)
+    head = _distance(middle, draw.uniform(11.5, 14.5, 3)) < 1
+    return head, _tumour(draw, head)
+
+
+def _modalities(draw: np.random.Generator, head: Array, classes: Array) -> Array:
+    """What the four modalities show of it, float32 [4, 36, 36, 36]."""
+    tissue = 1 + 0.12 * _smooth(draw, 2.0) + 0.1 * (_smooth(draw, 4.0) > 0.5)
+    modalities = np.stack([tissue + 0.05 * _smooth(draw, 1.5) for _ in range(4)])
+    for number, contrast in enumerate((_EDEMA, _CORE, _ENHANCING), 1):
+        shown = contrast * draw.uniform(0.45, 1.1) + 0.05 * draw.standard_normal(4)
+        modalities += shown[:, None, None, None] * gaussian_filter((classes == number).astype(float), 0.6)
+    for _ in range(int(draw.integers(1, 5))):
+        blob = _distance(_place(draw, head), draw.uniform(1.2, 4.5, 3)) < 1
+        modalities[draw.integers(4)] += draw.uniform(-0.4, 0.6) * gaussian_filter(blob.astype(float), 0.6)
+    modalities *= 1 + 0.15 * np.stack([_smooth(draw, 8.0) for _ in range(4)])
+    modalities += draw.uniform(0.05, 0.2) * draw.standard_normal(modalities.shape)
+    modalities *= draw.uniform(50, 400, (4, 1, 1, 1))
+    return np.where(head, np.maximum(modalities, 1e-3), 0).astype(np.float32)
 
 
 def _tumour(draw: np.random.Generator, head: Array) -> Array:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -11,25 +12,21 @@ import numpy as np
 import onnx
 
 from septet.engines.model import OnnxFile, read_onnx
-from septet.errors import DataError, ModelInvalid, UsageError
+from septet.errors import DataError, ModelInvalid
 from septet.pipelines.volume import Prepared, prepare
 from septet.tensor import Array, Tensors
 from septet.workloads import unet
 from septet.workloads.accuracy import mean
 from septet.workloads.brats import Brats, dice
 from septet.workloads.card import Card, Counts
-from septet.workloads.fetch import md5_of
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.tumours import Heads
 from septet.workloads.unet import UNET_3D, UNET_3D_MINI, UNet
-from septet.workloads.weights import Found, Official, built, find
+from septet.workloads.weights import Found, Unchecked, find, trained
 from septet.workloads.workload import Asked, Score, Size, Workload
 
-OFFICIAL = Official(url="https://zenodo.org/record/3928973/files/224_224_160.onnx", md5=None)
-"""v0.7's ONNX file; no checksum of it is published."""
-
-TRAINED = Path(__file__).parent / "data" / "3d-unet-mini.npz"
-"""The miniature's weights, as ``recipes/3d-unet.py`` wrote them."""
+OFFICIAL = Unchecked("https://zenodo.org/record/3928973/files/224_224_160.onnx")
+"""v0.7's ONNX file."""
 
 SEED = 3
 MADE_UP = 16
@@ -85,9 +82,10 @@ class UNet3D(Workload):
     card: ClassVar[Card] = Card(
         full=Counts(29_695_520, 3.258e12, "one volume, 4×224×224×160"),
         mini=Counts(285_376, 9.21e8, "one volume, 4×32×32×32"),
-        official=(OFFICIAL,),
+        official=(),
         bring="BraTS 2019 training data: HGG/CASE/CASE_flair.nii.gz, _t1, _t1ce, _t2 and _seg, and beside HGG the "
-        "reference's fold1_validation.txt, without which all cases are taken",
+        "reference's fold1_validation.txt, without which all cases are taken. "
+        f"The official weights, {OFFICIAL.url}, for --weights FILE",
     )
 
     def __init__(self, size: Size, net: UNet, found: Found, volumes: Volumes) -> None:
@@ -102,7 +100,7 @@ class UNet3D(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> UNet3D:
-        return _mini(asked) if size == "mini" else _full(asked)
+        return _mini() if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._volumes)
@@ -156,17 +154,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(unet.build(UNET_3D, unet.synthetic(UNET_3D, SEED)), path)
 
 
-def _mini(asked: Asked) -> UNet3D:
-    if asked.weights != "auto" or asked.data is not None:
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
-    path = built(_write_trained, f"3d-unet-mini-{md5_of(TRAINED)[:12]}")
-    return UNet3D("mini", UNET_3D_MINI, Found(path, "trained"), Heads("test"))
-
-
-def _write_trained(path: Path) -> None:
-    with np.load(TRAINED, allow_pickle=False) as stored:
-        weights = {name: array.astype(np.float32) for name, array in stored.items()}
-    onnx.save(unet.build(UNET_3D_MINI, weights), path)
+def _mini() -> UNet3D:
+    found = trained(UNet3D.name, partial(unet.build, UNET_3D_MINI))
+    return UNet3D("mini", UNET_3D_MINI, found, Heads("test"))
 
 
 def _names(file: OnnxFile, path: Path, net: UNet) -> tuple[str, str]:

@@ -6,14 +6,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import onnx
+
 from septet.errors import FetchError, ModelError, ModelNotFound, Unreachable
-from septet.workloads.fetch import cache_dir, fetch
+from septet.tensor import Array
+from septet.workloads.fetch import cache_dir, fetch, md5_of
 
 Origin = Literal["official", "user", "trained", "synthetic"]
 """Where weights come from. Synthetic weights are seeded noise: good for speed, never for accuracy."""
@@ -28,15 +32,15 @@ FORGET_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Official:
-    """A published file, its address and its MD5; None where none is published, and only its length is checked."""
+    """A published file, its address and its MD5."""
 
     url: str
-    md5: str | None
+    md5: str
 
     @property
     def path(self) -> Path:
         """Where it lies in the cache."""
-        return cache_dir() / "official" / (self.md5 or "unchecked")[:9] / self.url.rpartition("/")[2]
+        return cache_dir() / "official" / self.md5[:8] / self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,37 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def find(asked: str, official: Official, write: Write, key: str) -> Found:
+@dataclass(frozen=True)
+class Unchecked:
+    """A published file of which no checksum was ever published: it is not fetched, but brought by the user."""
+
+    url: str
+
+    @property
+    def how(self) -> str:
+        """What to do to have it."""
+        return f"fetch {self.url} yourself and give it with --weights FILE: no checksum of it is published"
+
+
+def find(asked: str, official: Official | Unchecked, write: Write, key: str) -> Found:
     """The model file for what the user `asked`: a path, ``official``, ``synthetic`` or ``auto``.
 
     ``auto`` takes the official file and, where it cannot be had, weights that `write` draws, cached under
-    `key`. Raises ModelNotFound, Unreachable, ChecksumMismatch.
+    `key`. Raises ModelNotFound, Unreachable, ChecksumMismatch, and FetchError for ``official`` where the file is
+    unchecked.
     """
-    match asked:
-        case "official":
-            return Found(fetch(official.url, official.path, official.md5), "official")
-        case "synthetic":
+    match asked, official:
+        case "synthetic", _:
             return Found(built(write, key), "synthetic", (SYNTHETIC_NOTE,))
-        case "auto":
+        case "official", Official(url, md5):
+            return Found(fetch(url, official.path, md5), "official")
+        case "auto", Official():
             return _automatic(official, write, key)
+        case "official", Unchecked():
+            raise FetchError(f"not fetched: {official.how}")
+        case "auto", Unchecked():
+            note = f"{SYNTHETIC_NOTE} (for the official ones, {official.how})"
+            return Found(built(write, key), "synthetic", (note,))
     return given(asked)
 
 
@@ -70,6 +92,23 @@ def given(asked: str) -> Found:
     if not path.is_file():
         raise ModelNotFound(f"{path}: no such model file (or say auto, official or synthetic)")
     return Found(path, "user")
+
+
+def shipped(network: str) -> Path:
+    """Where the trained weights of the miniature of `network` ship, as its recipe wrote them."""
+    return Path(__file__).parent / "data" / f"{network}-mini.npz"
+
+
+def trained(network: str, build: Callable[[Mapping[str, Array]], onnx.ModelProto]) -> Found:
+    """The miniature of `network`: what `build` makes of its trained weights, float32 by name, whatever they are
+    stored in. Raises ModelError."""
+    stored = shipped(network)
+
+    def write(path: Path) -> None:
+        with np.load(stored, allow_pickle=False) as arrays:
+            onnx.save(build({name: array.astype(np.float32) for name, array in arrays.items()}), path)
+
+    return Found(built(write, f"{network}-mini-{md5_of(stored)[:12]}"), "trained")
 
 
 def _automatic(official: Official, write: Write, key: str) -> Found:

@@ -12,12 +12,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from septet.errors import UnknownNetwork, UsageError
+from septet.errors import DataError, UnknownNetwork, UsageError
 from septet.tensor import Array, Tensors
 from septet.workloads.card import Card
 from septet.workloads.fetch import data_dir
 from septet.workloads.predictor import LoadEngine, Predictor
-from septet.workloads.weights import Origin
+from septet.workloads.weights import Origin, shipped
 
 Size = Literal["full", "mini"]
 
@@ -90,7 +90,7 @@ class Workload(ABC):
     @classmethod
     @abstractmethod
     def open(cls, size: Size, asked: Asked) -> Workload:
-        """Find weights and data. Raises ModelError, FetchError, DataError, UsageError."""
+        """Find weights and data; a miniature has its own. Raises ModelError, FetchError, DataError, UsageError."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -116,6 +116,13 @@ class Workload(ABC):
         Raises DataError where a sample has no response.
         """
 
+    def answers(self, responses: Mapping[int, bytes]) -> list[bytes]:
+        """All responses in the order of the data set. Raises DataError where a sample has none."""
+        missing = next((index for index in range(len(self)) if index not in responses), None)
+        if missing is not None:
+            raise DataError(f"{self.data}: sample {missing} has no answer")
+        return [responses[index] for index in range(len(self))]
+
     def collate(self, samples: Sequence[Tensors]) -> Tensors:
         """Join samples into one batch along a new first dimension."""
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
@@ -135,6 +142,8 @@ def open_workload(network: str, size: Size, asked: Asked) -> Workload:
     kind = workload_class(network)
     if size == "mini" and network not in (*miniatures(), "null"):
         raise UsageError(f"{network}: no trained miniature ships yet; --size full runs the network")
+    if size == "mini" and network != "null" and (asked.weights != "auto" or asked.data is not None):
+        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
     if size == "full" and asked.data is None and data_dir(network).is_dir():
         asked = replace(asked, data=data_dir(network))
     return kind.open(size, asked)
@@ -147,5 +156,4 @@ def networks() -> list[str]:
 
 def miniatures() -> list[str]:
     """The networks whose miniature ships with trained weights."""
-    folder = Path(__file__).parent / "data"
-    return [name for name in networks() if (folder / f"{name}-mini.npz").is_file()]
+    return [name for name in networks() if shipped(name).is_file()]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -18,14 +17,8 @@ SMALL = replace(BERT_MINI, hidden=32, layers=2, between=64)
 
 
 @pytest.fixture(scope="module")
-def recipe() -> ModuleType:
-    path = Path(__file__).parents[3] / "recipes" / "bert.py"
-    spec = importlib.util.spec_from_file_location("bert_recipe", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe(load_recipe: Callable[[str], ModuleType]) -> ModuleType:
+    return load_recipe("bert")
 
 
 def test_what_is_saved_is_what_was_trained(recipe: ModuleType) -> None:

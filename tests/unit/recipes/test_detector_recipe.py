@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,22 +14,10 @@ from septet.workloads.scenes import BoxScenes
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'septet[train]'")
 
-RECIPES = Path(__file__).parents[3] / "recipes"
-
-
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), RECIPES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
 
 @pytest.fixture(params=["ssd-mobilenet", "ssd-resnet34"])
-def recipe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return replace(module(request.param).RECIPE, batch=4)
+def recipe(request: pytest.FixtureRequest, load_recipe: Callable[[str], ModuleType]) -> Any:
+    return replace(load_recipe(request.param).RECIPE, batch=4)
 
 
 @pytest.fixture

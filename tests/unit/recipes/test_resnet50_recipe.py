@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -15,14 +14,8 @@ SMALL = ResNet(blocks=(1, 1, 1, 1), width=4, classes=100, image=64)
 
 
 @pytest.fixture(scope="module")
-def recipe() -> ModuleType:
-    path = Path(__file__).parents[3] / "recipes" / "resnet50.py"
-    spec = importlib.util.spec_from_file_location("recipe", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe(load_recipe: Callable[[str], ModuleType]) -> ModuleType:
+    return load_recipe("resnet50")
 
 
 def test_what_is_saved_is_what_was_trained(recipe: ModuleType) -> None:

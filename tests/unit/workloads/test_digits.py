@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from septet.workloads.digits import CLASSES, COUNTS, SHARES, DigitScenes, Split, handwriting
+from septet.workloads.digits import CLASSES, COUNTS, SHARES, DigitScenes, handwriting
+from septet.workloads.split import Split
 
 SPLITS: list[Split] = list(SHARES)
 

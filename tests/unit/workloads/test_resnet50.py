@@ -11,7 +11,7 @@ from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
 from septet.errors import DataError, ModelInvalid, ModelNotFound, UsageError
-from septet.workloads import resnet50, weights
+from septet.workloads import weights
 from septet.workloads.resnet import RESNET50
 from septet.workloads.resnet50 import ResNet50
 from septet.workloads.workload import Asked, open_workload
@@ -48,7 +48,7 @@ def test_the_miniature_answers_about_as_well_as_its_recipe_said() -> None:
 
 
 def test_the_shipped_weights_are_small() -> None:
-    assert resnet50.TRAINED.stat().st_size < 1.5e6
+    assert weights.shipped("resnet50").stat().st_size < 1.5e6
 
 
 def test_the_miniature_takes_no_weights_or_data() -> None:

@@ -4,8 +4,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from septet.workloads.digits import SHARES, Split
+from septet.workloads.digits import SHARES
 from septet.workloads.scenes import CATEGORIES, COUNTS, BoxScenes
+from septet.workloads.split import Split
 
 SPLITS: list[Split] = list(SHARES)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from septet.pipelines.text import WordPieces, split
-from septet.workloads.digits import Split
+from septet.workloads.split import Split
 from septet.workloads.squad import SquadWindows, read
 from septet.workloads.tales import COUNTS, Tales, vocabulary
 from septet.workloads.transformer import BERT_MINI
