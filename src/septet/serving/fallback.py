@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,7 @@ class FallbackGrpc:
             answers: queue.SimpleQueue[Response] = queue.SimpleQueue()
             request = self._submit(message, context, lambda _, one: answers.put(one))
             try:
-                response = answers.get(timeout=context.time_remaining())
+                response = answers.get(timeout=_seconds_left(context))
             except queue.Empty:
                 request.cancel()
                 raise DeadlineExceeded("Deadline Exceeded") from None
@@ -76,7 +77,7 @@ class FallbackGrpc:
         request = proto.read_request(message, self._plane.regions)
         check_name(request.model)
         check_name(request.version)
-        left = context.time_remaining()
+        left = _seconds_left(context)
         if left is not None:
             request.deadline = time.monotonic_ns() + int(left * 1e9)
         context.add_callback(request.cancel)
@@ -135,3 +136,9 @@ class FallbackGrpc:
             yield b"".join(proto.prefixed(0x12, [self._written(request, response)]))
         except Exception as error:
             yield b"".join(stream_error(request.id, error))
+
+
+def _seconds_left(context: Any) -> float | None:
+    """Until the deadline; grpcio tells of a very distant one where there is none."""
+    left: float | None = context.time_remaining()
+    return left if left is not None and left < threading.TIMEOUT_MAX else None

@@ -50,7 +50,9 @@ class Settings:
     grpc: Address | None = Address("0.0.0.0", 8001)
     metrics: Address | None = Address("0.0.0.0", 8002)
     exit_seconds: float = 30.0
-    reuse_port: bool = False
+    reuse_http: bool = False
+    reuse_grpc: bool = False
+    """Whether several processes may share the port."""
     grpcio: bool = False
     """Whether grpcio's own server carries gRPC, instead of Septet's."""
     http_limits: HttpLimits = field(default_factory=HttpLimits)
@@ -64,8 +66,12 @@ class Server:
         self._plane = plane
         self._settings = settings
         self._sockets = [
-            None if address is None else _bound(address, what, reuse=settings.reuse_port)
-            for address, what in ((settings.http, "HTTP"), (settings.grpc, "gRPC"), (settings.metrics, "metrics"))
+            None if address is None else _bound(address, what, reuse=reuse)
+            for address, what, reuse in (
+                (settings.http, "HTTP", settings.reuse_http),
+                (settings.grpc, "gRPC", settings.reuse_grpc),
+                (settings.metrics, "metrics", False),
+            )
         ]
         self.http, self.grpc, self.metrics = (
             None if bound is None else Address(*bound.getsockname()[:2]) for bound in self._sockets
@@ -218,7 +224,6 @@ def _bound(address: Address, what: str, *, reuse: bool) -> socket.socket:
         if reuse:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((address.host, address.port))
-        bound.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         bound.close()
         why = error.strerror if isinstance(error, OSError) else "no such port"

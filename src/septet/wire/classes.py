@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ def top_classes(array: Array, count: int, labels: Sequence[str], name: str) -> A
     if array.dtype.kind == "O" or array.ndim == 0:
         raise RequestInvalid(f"output '{name}' has no classes")
     batch = array.shape[0] if array.ndim > 1 else 1
-    rows = array.reshape(batch, array.size // batch if batch else 0)
+    rows = array.reshape(batch, math.prod(array.shape[1:] if array.ndim > 1 else array.shape))
     count = min(count, rows.shape[1])
     best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     texts = [

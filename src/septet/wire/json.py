@@ -192,7 +192,8 @@ def _elements(text: msgspec.Raw, dtype: np.dtype[Any], shape: tuple[int, ...], n
     if dtype.kind == "O":
         return objects([element.encode() for element in flat], shape)
     try:
-        array: Array = np.array(flat, dtype)
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
+            array: Array = np.array(flat, dtype)
     except (OverflowError, ValueError, TypeError):
         raise RequestInvalid(f"tensor '{name}': an element does not fit {KSERVE_NAMES[dtype]}") from None
     if dtype.kind == "f" and not np.isfinite(array).all():

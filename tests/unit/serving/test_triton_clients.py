@@ -16,9 +16,10 @@ import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException
 
 from fake_plane import Running, Start
+from septet.tensor import Array
 
 CLIENTS = {"http": http_client, "grpc": grpc_client}
-VALUES = {
+VALUES: dict[str, Array] = {
     "FP32": np.arange(16, dtype=np.float32).reshape(1, 16),
     "INT64": np.array([[-(2**63), 2**63 - 1]], np.int64),
     "BOOL": np.array([True, False]),
