@@ -428,7 +428,9 @@ class Connection:
             change, self._peer_window = value - self._peer_window, value
             for stream in self._streams.values():
                 stream.send_window += change
-                _require(stream.send_window <= frames.LARGEST_WINDOW, Code.FLOW_CONTROL_ERROR, "a window overflows")
+                _require(
+                    stream.send_window <= frames.LARGEST_WINDOW, Code.FLOW_CONTROL_ERROR, "a window overflows"
+                )
         elif key == Setting.MAX_FRAME_SIZE:
             allowed = frames.SMALLEST_MAX_FRAME <= value <= frames.LARGEST_MAX_FRAME
             _require(allowed, Code.PROTOCOL_ERROR, "a frame size that cannot be")
