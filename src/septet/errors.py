@@ -44,6 +44,7 @@
         ├── ModelNotReady
         ├── ControlDisabled
         ├── Stopping
+        ├── PortUnavailable
         ├── QueueFull
         ├── RequestTimedOut
         ├── DeadlineExceeded
@@ -281,6 +282,10 @@ class Stopping(ServingError):
     """The server or the model is about to end and takes nothing new."""
 
     status = Status.UNAVAILABLE
+
+
+class PortUnavailable(ServingError):
+    """The server cannot listen where it should: the port is taken, or the address is not this machine's."""
 
 
 class QueueFull(ServingError):

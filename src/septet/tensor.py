@@ -113,7 +113,7 @@ def to_raw(array: Array) -> bytes | memoryview:
 
 
 def from_raw(raw: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    """`raw` as an array of `shape`, without a copy (``BYTES`` excepted); raises `ValueError` where it is not one."""
+    """`raw` as an array of `shape`, copied for ``BYTES`` only; raises `ValueError` where it is not one."""
     if dtype.kind == "O":
         return _from_raw_bytes(raw, shape)
     wanted = size_of(shape) * dtype.itemsize

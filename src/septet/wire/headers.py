@@ -45,7 +45,9 @@ class HeaderReader:
         if known is not None:
             return known
         try:
-            fields: Headers = tuple((_text(name), _text(value)) for name, value in self._decoder.decode(block, raw=True))
+            fields: Headers = tuple(
+                (_text(name), _text(value)) for name, value in self._decoder.decode(block, raw=True)
+            )
         except OversizedHeaderListError as error:
             raise HeadersUnreadable("the header list is too large") from error
         except (HPACKError, IndexError, ValueError) as error:

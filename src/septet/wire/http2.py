@@ -32,8 +32,8 @@ class Limits:
     """Of one HEADERS and its CONTINUATIONs, still compressed."""
     nuisance_burst: int = 1000
     nuisance_rate: float = 33.0
-    """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames): at once, and per
-    second after that. The figures are nghttp2's, against rapid reset (CVE-2023-44487)."""
+    """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames): at once, and
+    per second after that. The figures are nghttp2's, against rapid reset (CVE-2023-44487)."""
 
 
 @dataclass(slots=True)
@@ -147,6 +147,7 @@ class Connection:
         self._peer_frame = frames.SMALLEST_MAX_FRAME
         self.peer_streams = frames.LARGEST_STREAM
         self._calm, self._calm_since = float(limits.nuisance_burst), clock()
+        self._moved = clock()
         self._block: tuple[int, bool, list[bytes], int] | None = None
         self._body: tuple[Stream | None, int, int, bool] | None = None
         self._rest = b""
@@ -594,6 +595,15 @@ class Connection:
         self._out.append(frames.frame(frames.PING, 0, 0, _SHUTDOWN_PING))
 
     @property
+    def greeted(self) -> bool:
+        """Whether the peer has shown that it speaks HTTP/2."""
+        return not self._preface
+
+    def stalled(self, now: float) -> float:
+        """For how many seconds the peer's windows have let nothing out, although something waits."""
+        return now - self._moved if self._blocked else 0.0
+
+    @property
     def open_streams(self) -> int:
         """How many streams are not over."""
         return len(self._streams)
@@ -613,6 +623,8 @@ class Connection:
         while waiting:
             room = min(self._send_window, stream.send_window, largest)
             if room <= 0:
+                if not self._blocked:
+                    self._moved = self._clock()
                 self._blocked[stream.id] = stream
                 return
             size, parts = 0, []
@@ -628,6 +640,7 @@ class Connection:
             self._out.extend(parts)
             self._send_window -= size
             stream.send_window -= size
+            self._moved = self._clock()
             if last:
                 stream.ending = False
         self._blocked.pop(stream.id, None)
