@@ -88,12 +88,14 @@ def require_match(config: ModelConfig, inputs: Specs, outputs: Specs) -> None:
 
 def _takes_batches(config: ModelConfig, specs: Specs) -> bool:
     """Whether all tensors begin with a free dimension that the configuration does not claim for itself."""
-    said = {each.name: each for each in (*config.input, *config.output) if each.dims}
-    for spec in specs:
-        dims = said[spec.name].dims if spec.name in said else spec.shape[1:]
-        if spec.shape[:1] != (None,) or len(dims) != len(spec.shape) - 1 or not dims:
-            return False
-    return True
+    said: dict[str, Input | Output] = {each.name: each for each in config.input if each.dims}
+    said |= {each.name: each for each in config.output if each.dims}
+    return all(
+        spec.shape[:1] == (None,)
+        and len(spec.shape) > 1
+        and (spec.name not in said or len(said[spec.name].dims) == len(spec.shape) - 1)
+        for spec in specs
+    )
 
 
 def _merge_inputs(said: Sequence[Input], specs: Specs, lead: int) -> tuple[Input, ...]:

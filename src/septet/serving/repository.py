@@ -173,14 +173,17 @@ class Repository:
                 loaded[version] = self._loader.load(source, version)
             except SeptetError as error:
                 failed[version] = error
+            except Exception:
+                _LOG.exception("'%s', version %d, did not load", name, version)
+                failed[version] = LoadFailed("internal error")
         if failed and self.versions(name):
             for served in loaded.values():
                 served.close()
             loaded = {}
         self._swap(name, versions, loaded, failed)
         if failed:
-            version, error = next(iter(failed.items()))
-            raise LoadFailed(f"failed to load '{name}', version {version}: {error}") from error
+            first = min(failed)
+            raise LoadFailed(f"failed to load '{name}', version {first}: {failed[first]}") from failed[first]
 
     def _swap(
         self, name: str, versions: list[int], loaded: dict[int, Served], failed: dict[int, SeptetError]
@@ -207,8 +210,8 @@ class Repository:
                     records[version].happens(Event.UNLOAD)
                     records[version].served = None
             self._rebuild()
-        for version, served in old:
-            self._end(name, version, served)
+        for version, ended in old:
+            self._end(name, version, ended)
 
     def _end(self, name: str, version: int, served: Served | None) -> None:
         """Close `served` on a thread of its own: requests that it took are still run."""
