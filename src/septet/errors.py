@@ -42,6 +42,7 @@
         ├── ConfigInvalid       what a repository says of a model
         ├── LoadFailed
         ├── ModelNotReady
+        ├── ControlDisabled
         ├── Stopping
         ├── PortUnavailable
         ├── QueueFull
@@ -267,6 +268,12 @@ class LoadFailed(ServingError):
 
 class ModelNotReady(ServingError):
     """The model is known, but not ready to answer."""
+
+    status = Status.UNAVAILABLE
+
+
+class ControlDisabled(ServingError):
+    """This server does not load and unload models by request."""
 
     status = Status.UNAVAILABLE
 
