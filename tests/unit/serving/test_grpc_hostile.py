@@ -79,14 +79,15 @@ def test_what_is_no_message_is_refused(channel: grpc.Channel, message: bytes) ->
 
 @pytest.mark.parametrize("name", ["../x", "..", "%2e%2e", "a\\b", "a\x00b", "/etc/passwd"])
 def test_names_that_climb(running: Running, channel: grpc.Channel, name: str) -> None:
-    stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
-    for call in (
-        lambda: stub.ModelInfer(service_pb2.ModelInferRequest(model_name=name)),
-        lambda: stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=name)),
-        lambda: stub.ModelConfig(service_pb2.ModelConfigRequest(name=name)),
-    ):
+    stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    messages = {
+        "ModelInfer": service_pb2.ModelInferRequest(model_name=name),
+        "RepositoryModelLoad": service_pb2.RepositoryModelLoadRequest(model_name=name),
+        "ModelConfig": service_pb2.ModelConfigRequest(name=name),
+    }
+    for method, message in messages.items():
         with pytest.raises(grpc.RpcError) as caught:
-            call()
+            getattr(stub, method)(message)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert running.plane.loaded == []
 
