@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -27,6 +28,9 @@ from septet.serving.routes import Routes
 log = logging.getLogger("septet.serving")
 
 BACKLOG = 4096
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+
 THREADS = 16
 """For what may block: loading, metadata, compression of large bodies."""
 
@@ -95,6 +99,7 @@ class Server:
         mailbox = Mailbox(loop)
         listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
         sweeper = asyncio.create_task(self._sweep(grpc))
+        _keep_memory()
         gc.freeze()  # what is there now stays: collections need not look at it again
         log.info("serving: HTTP %s, gRPC %s, metrics %s", self.http, self.grpc, self.metrics)
         started()
@@ -205,6 +210,14 @@ class Server:
         return any(one.busy for one in self._connections) or (
             grpc is not None and any(one.busy for one in grpc.connections)
         )
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what large tensors gave back, instead of asking the kernel for fresh pages each time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting, value in ((M_TRIM_THRESHOLD, 256 << 20), (M_MMAP_THRESHOLD, 32 << 20)):
+            mallopt(setting, value)
 
 
 def _bound_all(settings: Settings) -> list[socket.socket | None]:
