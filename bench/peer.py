@@ -78,22 +78,24 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in made]
 
 
-def write_repository(folder: Path, *, onnx_too: bool) -> Path:
-    """``identity_py`` (model.py) and, where asked, ``identity_onnx``."""
-    python = folder / "identity_py"
-    (python / "1").mkdir(parents=True)
-    (python / "1" / "model.py").write_text(MODEL)
-    (python / "config.pbtxt").write_text(CONFIG.format(backend="python"))
+def write_repository(folder: Path, *, python: bool = True, onnx_too: bool = True) -> Path:
+    """``identity_py`` (model.py) and ``identity_onnx``: FP32 of any length, in batches of up to 64."""
+    if python:
+        write_model(folder / "identity_py", "python", "model.py").write_text(MODEL)
     if onnx_too:
-        other = folder / "identity_onnx"
-        (other / "1").mkdir(parents=True)
         ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", "m"]) for n in ("INPUT0", "OUTPUT0")]
         node = helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])
         graph = helper.make_graph([node], "identity", ends[:1], ends[1:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.save(model, str(other / "1" / "model.onnx"))
-        (other / "config.pbtxt").write_text(CONFIG.format(backend="onnxruntime"))
+        onnx.save(model, str(write_model(folder / "identity_onnx", "onnxruntime", "model.onnx")))
     return folder
+
+
+def write_model(folder: Path, backend: str, file: str, config: str = CONFIG) -> Path:
+    """A model's folder with its configuration; where its `file` of version 1 is to be written."""
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(config.format(backend=backend))
+    return folder / "1" / file
 
 
 def install(folder: Path) -> None:
