@@ -20,6 +20,7 @@ import numpy as np
 
 from septet.request import Request
 from septet.tensor import Buffer
+from septet.wire.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,12 @@ class Exchange:
         if self.answered or self.streaming:
             return
         size = sum(map(len, chunks))
-        close = "" if self.keep else "Connection: close\r\n"
-        head = (
-            f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\n{extra}{close}"
-            f"Content-Length: {size}\r\n\r\n"
-        )
-        self.chunks += head.encode("latin-1"), *chunks
+        about = (status, kind, extra, self.keep, size)
+        head: bytes | None = _heads.get(about)
+        if head is None:
+            head = _head(*about)
+            _heads.keep(about, head)
+        self.chunks += head, *chunks
         self.finish()
 
     def begin_stream(self, kind: str) -> None:
@@ -127,6 +128,17 @@ class Exchange:
         """All that is to be said has been."""
         self.answered = True
         self.connection.flush()
+
+
+_heads = Memory()
+
+
+def _head(status: int, kind: str, extra: str, keep: bool, size: int) -> bytes:
+    close = "" if keep else "Connection: close\r\n"
+    return (
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\n{extra}{close}"
+        f"Content-Length: {size}\r\n\r\n"
+    ).encode("latin-1")
 
 
 Router = Callable[[Exchange], None]

@@ -86,7 +86,7 @@ class Routes:
             exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
             return
         serve = self._infer if found.special == "infer" else self._generate
-        encoding = exchange.header(b"content-encoding")
+        encoding = exchange.header(b"content-encoding") if b"content-encoding" in exchange.headers else None
         if encoding is None or encoding.lower() == "identity":
             serve(exchange, found)
         elif len(exchange.body) <= LARGE // 16:
