@@ -27,6 +27,7 @@ from septet.serving import describe
 from septet.serving.expiry import Expiry
 from septet.serving.loader import Loader
 from septet.serving.override import Override
+from septet.serving.process.questions import Server
 from septet.serving.repository import Repository
 from septet.serving.served import Served
 from septet.serving.settings import LogSettings, TraceSettings
@@ -76,7 +77,7 @@ class Core:
             raise UsageError("models to load are named only with model control 'explicit'")
         self.regions = regions
         self._expiry = Expiry()
-        self._loader = Loader(self._expiry, auto_complete=auto_complete)
+        self._loader = Loader(self._expiry, Server(self.submit, self.model_ready), auto_complete=auto_complete)
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
         self._control = control
         self._startup = startup
@@ -101,7 +102,7 @@ class Core:
             self._poller.start()
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Take `request`; never blocks, never raises. `answer` is called from any thread, at last with ``final``."""
+        """Take `request`; never blocks or raises. `answer` is called from any thread, at last with ``final``."""
         try:
             self._submit(request, answer)
         except SeptetError as error:

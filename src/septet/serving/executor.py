@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from time import monotonic_ns
 
 from septet.engines.engine import Engine
@@ -22,6 +23,15 @@ class Executor(ABC):
 
         Raises InstanceCrashed, when nothing can be run any more; the caller answers whoever has no answer then.
         """
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can run a batch."""
+        return True
+
+    @abstractmethod
+    def watch(self, on_death: Callable[[], None]) -> None:
+        """Have `on_death` called, on any thread, when it dies by itself."""
 
     @abstractmethod
     def close(self) -> None:
@@ -49,6 +59,9 @@ class EngineExecutor(Executor):
             fail(batch, InferenceFailed(f"the model failed: {type(error).__name__}"), statistics)
         else:
             statistics.executed(batch, Phases(begin, infer, output, monotonic_ns()))
+
+    def watch(self, on_death: Callable[[], None]) -> None:
+        """An engine lives as long as this process."""
 
     def close(self) -> None:
         self._engine.close()

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from septet.devices.cpu import Cpu
 from septet.devices.device import Partition
-from septet.engines.engine import Engine
 from septet.errors import ConfigInvalid, LoadFailed
 from septet.model_config.config import ModelConfig, VersionPolicy
 from septet.model_config.platform import backend_of
@@ -21,7 +20,10 @@ from septet.serving.complete import defaults, from_file, require_match
 from septet.serving.executor import EngineExecutor, Executor
 from septet.serving.expiry import Expiry
 from septet.serving.gather import Gather
-from septet.serving.instance import Instance
+from septet.serving.instance import Instance, Open
+from septet.serving.process.executor import ProcessExecutor
+from septet.serving.process.questions import Server
+from septet.serving.process.setup import ENGINE_FILE, completed, isolated, limits_of, setup_of
 from septet.serving.served import Served
 from septet.serving.signature import Signature
 from septet.serving.storage import inside, relative
@@ -65,10 +67,12 @@ def _is_version(name: str) -> bool:
 
 
 class Loader:
-    """Loads versions of models onto the cores of this machine."""
+    """Loads versions of models onto the cores of this machine; `server` is what Python models may ask."""
 
-    def __init__(self, expiry: Expiry, partition: Partition | None = None, *, auto_complete: bool = True) -> None:
-        self._expiry = expiry
+    def __init__(
+        self, expiry: Expiry, server: Server, partition: Partition | None = None, *, auto_complete: bool = True
+    ) -> None:
+        self._expiry, self._server = expiry, server
         self._auto_complete = auto_complete
         self._partition = partition or Cpu.detect().partition()
 
@@ -81,7 +85,8 @@ class Loader:
             config = replace(config, backend=guess_backend(folder))
         if not backend_of(config):
             require(config, text)
-        served = self._engines(source, config, text, folder)
+        make = self._python if backend_of(config) == "python" else self._engines
+        served = make(source, config, text, folder)
         served.load_seconds = time.monotonic() - began
         return served
 
@@ -91,40 +96,79 @@ class Loader:
         if path is not None:
             inside(path, source.folder)
         shares = self._shares(config)
-        engines = [open_engine(config, path, shares[0])]
+        engine = open_engine(config, path, shares[0])
         try:
-            first = engines[0]
             if self._auto_complete:
-                config = from_file(config, first.inputs, first.outputs)
+                config = from_file(config, engine.inputs, engine.outputs)
             config = defaults(config, path.name if path else "")
             require(config, text)
-            require_match(config, first.inputs, first.outputs)
-            engines += [open_engine(config, path, share) for share in shares[1:]]
+            require_match(config, engine.inputs, engine.outputs)
         except BaseException:
-            for engine in engines:
-                engine.close()
+            engine.close()
             raise
-        return self._assemble(source, config, folder, [_once(engine) for engine in engines])
+        if isolated(config):
+            engine.close()
+            return self._processes(source, config, folder, ENGINE_FILE)
+        first = iter([engine])
+        served = Served(config, folder.name, Signature(config), self._expiry)
+        gather = Gather(config, served.signature)
 
-    def _assemble(
-        self, source: Source, config: ModelConfig, folder: Path, opens: list[Callable[[], Engine]]
-    ) -> Served:
-        served = Served(config, folder.name, signature := Signature(config), self._expiry)
+        def opener(share: Partition) -> Open:
+            return lambda: EngineExecutor(next(first, None) or open_engine(config, path, share), gather)
+
+        return self._staff(source, served, [opener(share) for share in shares])
+
+    def _python(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
+        """A version whose instances are processes with the model's own code."""
+        path = find_file(config, folder)
+        assert path is not None
+        file = inside(path, source.folder)
+        if self._auto_complete and b"auto_complete_config" in file.read_bytes():
+            config = completed(config, file, self._partition.cores)
+        config = defaults(config, path.name)
+        require(config, text)
+        return self._processes(source, config, folder, file)
+
+    def _processes(self, source: Source, config: ModelConfig, folder: Path, file: Path) -> Served:
+        served = Served(config, folder.name, Signature(config), self._expiry)
+
+        def opener(index: int, share: Partition) -> Open:
+            setup = setup_of(config, f"{config.name}_{index}", folder, file)
+            return lambda: ProcessExecutor(
+                setup, share.cores, served.signature, self._server, limits_of(config), decoupled=config.decoupled
+            )
+
+        return self._staff(source, served, [opener(*each) for each in enumerate(self._shares(config))])
+
+    def _staff(self, source: Source, served: Served, opens: Sequence[Open]) -> Served:
+        """`served` with its instances, each warmed up."""
+        config = served.config
         served.labels = _labels(config, source.folder)
-        gather = Gather(config, signature)
 
-        def opener(open_: Callable[[], Engine]) -> Callable[[], Executor]:
+        def warmed(open_: Open) -> Open:
             def opened() -> Executor:
-                executor = EngineExecutor(open_(), gather)
-                warm_up(executor, config, signature, source.folder)
+                executor = open_()
+                try:
+                    warm_up(executor, config, served.signature, source.folder)
+                except BaseException:
+                    executor.close()
+                    raise
                 return executor
 
             return opened
 
-        served.instances = [
-            Instance(f"{config.name}_{index}", opener(open_), served.scheduler, served.statistics)
-            for index, open_ in enumerate(opens)
-        ]
+        instances: list[Instance] = []
+        try:
+            for index, open_ in enumerate(opens):
+                name = f"{config.name}_{index}"
+                instances.append(
+                    Instance(name, warmed(open_), served.scheduler, served.statistics, served.instance_failed)
+                )
+        except BaseException:
+            for instance in instances:
+                instance.close()
+            raise
+        served.instances = instances
         return served
 
     def _shares(self, config: ModelConfig) -> list[Partition]:
@@ -137,10 +181,6 @@ class Loader:
             )
             for index in range(count)
         ]
-
-
-def _once(engine: Engine) -> Callable[[], Engine]:
-    return lambda: engine
 
 
 def _labels(config: ModelConfig, folder: Path) -> dict[str, tuple[str, ...]]:

@@ -92,8 +92,9 @@ class Repository:
                 if not records and not ready:
                     lines.append(Listed(name))
                 for version, record in sorted(records.items()):
-                    if record.state is State.READY or not ready:
-                        lines.append(_listed(name, version, record))
+                    line = _listed(name, version, record)
+                    if line.state == "READY" or not ready:
+                        lines.append(line)
         return lines
 
     def ready(self) -> bool:
@@ -294,6 +295,8 @@ class Repository:
 def _listed(name: str, version: int, record: Record) -> Listed:
     reason = record.reason or (record.served.reason if record.served is not None else "")
     state = record.state.value if record.state is not None else ""
+    if record.served is not None and not record.served.ready:
+        state = State.UNAVAILABLE.value
     return Listed(name, str(version), state, reason)
 
 

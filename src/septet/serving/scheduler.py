@@ -23,6 +23,13 @@ Batch = list[Pending]
 
 OnDropped = Callable[[Pending, SeptetError], None]
 
+Able = Callable[[], bool]
+
+
+def _always() -> bool:
+    return True
+
+
 _GRAIN = 1_000_000
 """The queue is not searched for expired requests more often than once in so many ns."""
 
@@ -51,6 +58,11 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is taken."""
+        return self._stopping
+
     def enqueue(self, pending: Pending) -> None:
         """Let `pending` wait for its turn. Raises QueueFull, Stopping."""
         dropped: Dropped = []
@@ -73,14 +85,18 @@ class Scheduler:
         finally:
             self._tell(dropped)
 
-    def take(self) -> Batch | None:
-        """Wait for a batch and take it; ``None`` once nothing will ever come again."""
+    def take(self, able: Able = _always) -> Batch | None:
+        """Wait for a batch and take it; ``None`` once nothing will ever come again.
+
+        Whoever is not `able` to run a batch any more is sent away with an empty one, at the next `wake`.
+        """
         dropped: Dropped = []
         try:
             with self._lock:
-                self._become_leader()
+                if not self._become_leader(able):
+                    return []
                 try:
-                    return self._fill(dropped)
+                    return self._fill(able, dropped)
                 finally:
                     self._leading = False
                     if self._followers and (self._stopping or len(self._queue)):
@@ -99,6 +115,12 @@ class Scheduler:
                 self._expiry.watch(self._next_expiry, self.clean)
         self._tell(dropped)
 
+    def wake(self) -> None:
+        """Let everybody who waits in `take` look whether they are still able."""
+        with self._lock:
+            self._filled.notify_all()
+            self._free.notify_all()
+
     def stop(self) -> None:
         """Take nothing new; what waits is still run."""
         with self._lock:
@@ -114,15 +136,18 @@ class Scheduler:
                 dropped.append((pending, error))
         self._tell(dropped)
 
-    def _become_leader(self) -> None:
+    def _become_leader(self, able: Able) -> bool:
         while self._leading:
             self._followers += 1
             self._free.wait()
             self._followers -= 1
+            if not able():
+                return False
         self._leading = True
+        return True
 
-    def _fill(self, dropped: Dropped) -> Batch | None:
-        while True:
+    def _fill(self, able: Able, dropped: Dropped) -> Batch | None:
+        while able():
             batch, wait = self._form(monotonic_ns(), dropped)
             if batch:
                 return batch
@@ -136,6 +161,7 @@ class Scheduler:
                     self._lock.acquire()
                 continue
             self._filled.wait(wait / 1e9 if wait else None)
+        return []
 
     def _form(self, now: int, dropped: Dropped) -> tuple[Batch, int]:
         """The batch to be run now; or none, and for how long to wait for more (ns; 0 is for the next request)."""

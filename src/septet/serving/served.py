@@ -28,10 +28,16 @@ class Served:
         self.instances: Sequence[Instance] = ()
         self.labels: dict[str, tuple[str, ...]] = {}
         self.load_seconds = 0.0
+        self._broken: SeptetError | None = None
         self._keyed = config.dynamic_batching is not None and not signature.uniform
 
     def submit(self, request: Request, answer: Answer) -> None:
-        """Check and queue a request. Raises RequestInvalid, QueueFull, Stopping; else `answer` is called once."""
+        """Check and queue a request. Raises RequestInvalid, QueueFull, Stopping, ModelNotReady (no instance can be
+        started); else `answer` is called."""
+        if self._broken is not None:
+            if not self.ready:
+                raise self._broken
+            self._broken = None
         size = self.signature.check(request)
         key = self.signature.key(request) if self._keyed else None
         pending = Pending(request, answer, self.version, size, key)
@@ -62,6 +68,12 @@ class Served:
         self.scheduler.stop()
         for instance in self.instances:
             instance.close(timeout)
+
+    def instance_failed(self, error: SeptetError) -> None:
+        """An instance does not start again: where no other is left, nobody is to wait for it."""
+        if not self.ready:
+            self._broken = error
+            self.scheduler.abandon(error)
 
     def _drop(self, pending: Pending, error: SeptetError) -> None:
         self.statistics.failed(pending, error)
