@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tensor is called and how large it is: dtype names, `TensorSpec`, named tensors."""
+"""What a tensor is called, how large it is, and what its bytes are: dtype names, `TensorSpec`, named tensors."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,3 +65,103 @@ class TensorSpec:
     def __str__(self) -> str:
         dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
         return f"{self.name}: {self.dtype.name}[{dims}]"
+
+
+KSERVE_DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "FP16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(np.object_),
+}
+"""KServe's (and Triton's) names of dtypes. A ``BYTES`` tensor is an array of objects, each of them ``bytes``."""
+
+KSERVE_NAMES = {dtype: name for name, dtype in KSERVE_DTYPES.items()}
+
+Buffer = bytes | bytearray | memoryview
+
+LENGTH = struct.Struct("<I")
+"""Before each element of a raw ``BYTES`` tensor: its length."""
+
+COPIED = 4096
+"""Up to so many bytes a copy costs less than a view."""
+
+
+def to_raw(array: Array) -> bytes | memoryview:
+    """The bytes of `array` in row-major, little-endian order, as KServe sends them; a large one is not copied.
+
+    A ``BYTES`` element is preceded by its length (4 bytes, little-endian); ``str`` elements are sent as UTF-8.
+    """
+    if array.dtype.kind in "OSU":
+        parts: list[bytes] = []
+        for element in array.reshape(-1).tolist():
+            text = element.encode() if isinstance(element, str) else bytes(element)
+            parts += LENGTH.pack(len(text)), text
+        return b"".join(parts)
+    if array.nbytes <= COPIED:
+        return array.tobytes()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def from_raw(raw: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """`raw` as an array of `shape`, copied for ``BYTES`` only; raises `ValueError` where it is not one."""
+    if dtype.kind == "O":
+        return _from_raw_bytes(raw, shape)
+    wanted = size_of(shape) * dtype.itemsize
+    if len(raw) != wanted:
+        raise ValueError(f"{len(raw)} bytes are not {list(shape)} elements of {wanted} bytes altogether")
+    array: Array = np.frombuffer(raw, dtype)
+    return array if len(shape) == 1 else array.reshape(shape)
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    """How many elements `shape` has; raises `ValueError` for a shape that no array has."""
+    if len(shape) > MAX_RANK:
+        raise ValueError(f"a shape of {len(shape)} dimensions: at most {MAX_RANK} are possible")
+    size = 1
+    for dim in shape:
+        if dim < 0 or dim > MAX_DIM:
+            raise ValueError(f"dimension {dim} is not between 0 and {MAX_DIM}")
+        size *= dim
+    return size
+
+
+MAX_RANK = 64
+"""numpy's limit."""
+
+MAX_DIM = 2**31 - 1
+"""Far above what fits a request, and low enough that numpy's own arithmetic of an empty array cannot overflow."""
+
+
+def _from_raw_bytes(raw: Buffer, shape: tuple[int, ...]) -> Array:
+    wanted, end = size_of(shape), len(raw)
+    if wanted * LENGTH.size > end:
+        raise ValueError(f"{end} bytes are too few for {wanted} BYTES elements")
+    view, elements, position = memoryview(raw), [], 0
+    while position < end:
+        start = position + LENGTH.size
+        if start > end:
+            raise ValueError("a BYTES element's length is cut off")
+        position = start + LENGTH.unpack_from(view, position)[0]
+        if position > end:
+            raise ValueError(f"a BYTES element of {position - start} bytes ends beyond the tensor")
+        elements.append(bytes(view[start:position]))
+    if len(elements) != wanted:
+        raise ValueError(f"{len(elements)} BYTES elements are not {list(shape)}")
+    return objects(elements, shape)
+
+
+def objects(elements: list[bytes], shape: tuple[int, ...]) -> Array:
+    """A ``BYTES`` tensor of `elements`, row-major."""
+    array: Array = np.empty(len(elements), np.object_)
+    array[:] = elements
+    return array.reshape(shape)

@@ -15,6 +15,7 @@ from septet.errors import SeptetError
 
 COMMANDS = {
     "bench": "septet.cli.bench:bench",
+    "serve": "septet.cli.serve:serve",
     "networks": "septet.cli.networks:networks",
     "fetch": "septet.cli.fetch:fetch",
     "rules": "septet.cli.rules:rules",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,12 +14,12 @@ from septet.devices.device import Partition
 from septet.engines.engine import Engine
 from septet.engines.model import read_onnx
 from septet.errors import EngineClosed
-from septet.tensor import Tensors, TensorSpec
+from septet.tensor import Array, Tensors, TensorSpec
 
 
 class NullEngine(Engine):
-    """Without a model file: hands its input ``x`` (int64 [N, 1]) back as ``y``. With one: answers zeros of
-    the file's output shapes, free dimensions other than the first being 1."""
+    """Without a model file: hands its input ``x`` (int64 [N, 1]) back as ``y``, or whatever other inputs it is made
+    with. With one: answers zeros of the file's output shapes, free dimensions other than the first being 1."""
 
     precisions = PRECISIONS
 
@@ -45,9 +46,19 @@ class NullEngine(Engine):
             raise EngineClosed("the engine is closed")
         self.check(batch)
         if self._echo:
-            return {"y": batch["x"]}
+            return self._echoed(batch)
         size = len(next(iter(batch.values())))
         return {spec.name: np.zeros_like(spec.empty(size)) for spec in self.outputs}
+
+    def _echoed(self, batch: Tensors) -> Tensors:
+        """Each output as the input of the same place where dtype and shape allow it, else zeros."""
+        size = len(next(iter(batch.values())))
+        answers: dict[str, Array] = {}
+        for taken, given in zip_longest(self.inputs, self.outputs):
+            if given is not None:
+                same = taken is not None and given.admits(batch[taken.name])
+                answers[given.name] = batch[taken.name] if same else np.zeros_like(given.empty(size))
+        return answers
 
     def close(self) -> None:
         self._closed = True

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``septet serve``: a Triton model repository behind HTTP and gRPC, by the flags of Triton's own server."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from septet.errors import UsageError
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def _switch(default: bool) -> dict[str, Any]:
+    """How Triton's boolean flags are written: ``--flag``, ``--flag=true``, ``--flag=0``."""
+    return {"type": click.BOOL, "default": default, "is_flag": False, "flag_value": True, "show_default": True}
+
+
+@click.command()
+@click.option("--model-repository", "--model-store", "repositories", multiple=True, metavar="DIR",
+              type=click.Path(path_type=Path),
+              help="A model repository; may be given again.")  # fmt: skip
+@click.option("--model-control-mode", "control", default="none", show_default=True,
+              type=click.Choice(["none", "poll", "explicit"]),
+              help="Whether models are loaded at start, as files change, or on request.")  # fmt: skip
+@click.option("--load-model", "startup", multiple=True, metavar="NAME",
+              help="Load at start in mode explicit; may be given again; * is every model.")  # fmt: skip
+@click.option("--repository-poll-secs", "poll_seconds", type=click.FloatRange(0, min_open=True), default=15.0,
+              show_default=True, help="How often files are looked at in mode poll.")  # fmt: skip
+@click.option("--disable-auto-complete-config", **_switch(False),
+              help="Take configurations as they are, without filling gaps from the model.")  # fmt: skip
+@click.option("--strict-readiness", **_switch(True), help="Ready only when every model is.")
+@click.option("--exit-on-error", **_switch(True), help="End when a model cannot be loaded at start.")
+@click.option("--exit-timeout-secs", type=click.FloatRange(0), default=30.0, show_default=True,
+              help="How long requests under way may take to finish at the end.")  # fmt: skip
+@click.option("--model-load-thread-count", type=click.IntRange(1), default=4, show_default=True,
+              help="Models loaded side by side.")  # fmt: skip
+@click.option("--allow-http", **_switch(True), help="Serve HTTP.")
+@click.option("--http-address", default="0.0.0.0", show_default=True)
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--http-max-input-size", type=click.IntRange(1), default=64 << 20, show_default=True,
+              help="Largest request in bytes, over HTTP and gRPC.")  # fmt: skip
+@click.option("--reuse-http-port", **_switch(False), help="Let several servers share the HTTP port.")
+@click.option("--allow-grpc", **_switch(True), help="Serve gRPC.")
+@click.option("--grpc-address", default="0.0.0.0", show_default=True)
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True)
+@click.option("--reuse-grpc-port", **_switch(False), help="Let several servers share the gRPC port.")
+@click.option("--grpc-infer-response-compression-level", "compression", default="none", show_default=True,
+              type=click.Choice(["none", "low", "medium", "high"]),
+              help="Of answers to clients that take gzip.")  # fmt: skip
+@click.option("--grpc-transport", type=click.Choice(["septet", "grpcio"]), default="septet", show_default=True,
+              help="What carries gRPC; grpcio's server costs several times as much.")  # fmt: skip
+@click.option("--allow-metrics", **_switch(True), help="Serve Prometheus metrics.")
+@click.option("--metrics-address", default="", metavar="ADDRESS", help="[default: as --http-address]")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, show_default=True)
+@click.option("--log-verbose", type=click.IntRange(0), default=0, show_default=True, metavar="LEVEL",
+              help="Above 0: tell of everything.")  # fmt: skip
+@click.option("--log-info", **_switch(True), help="Tell of what happens.")
+def serve(
+    repositories: tuple[Path, ...],
+    control: str,
+    startup: tuple[str, ...],
+    poll_seconds: float,
+    disable_auto_complete_config: bool,
+    strict_readiness: bool,
+    exit_on_error: bool,
+    exit_timeout_secs: float,
+    model_load_thread_count: int,
+    allow_http: bool,
+    http_address: str,
+    http_port: int,
+    http_max_input_size: int,
+    reuse_http_port: bool,
+    allow_grpc: bool,
+    grpc_address: str,
+    grpc_port: int,
+    reuse_grpc_port: bool,
+    compression: str,
+    grpc_transport: str,
+    allow_metrics: bool,
+    metrics_address: str,
+    metrics_port: int,
+    log_verbose: int,
+    log_info: bool,
+) -> None:
+    """Serve a Triton model repository to Triton's clients.
+
+    The flags are Triton's and mean what they mean there, so that replacing the binary's name is the whole
+    migration. SIGTERM ends it: readiness says no, what is under way finishes, then it exits with 0.
+    """
+    from septet.serving.core import Core
+    from septet.serving.grpc import GrpcLimits
+    from septet.serving.http import HttpLimits
+    from septet.serving.server import Address, Server, Settings
+    from septet.wire.shm import Regions
+
+    if not repositories:
+        raise UsageError("--model-repository must be given")
+    if startup and control != "explicit":
+        raise UsageError("--load-model goes with --model-control-mode=explicit")
+    level = logging.DEBUG if log_verbose else logging.INFO if log_info else logging.WARNING
+    logging.basicConfig(format=LOG_FORMAT, level=level)
+    settings = Settings(
+        http=Address(http_address, http_port) if allow_http else None,
+        grpc=Address(grpc_address, grpc_port) if allow_grpc else None,
+        metrics=Address(metrics_address or http_address, metrics_port) if allow_metrics else None,
+        exit_seconds=exit_timeout_secs,
+        reuse_http=reuse_http_port,
+        reuse_grpc=reuse_grpc_port,
+        grpcio=grpc_transport == "grpcio",
+        http_limits=HttpLimits(body=http_max_input_size),
+        grpc_limits=GrpcLimits(message=http_max_input_size, compression=compression),
+    )
+    core = Core(
+        repositories,
+        regions=Regions(),
+        control=control,
+        startup=startup,
+        poll_seconds=poll_seconds,
+        strict_readiness=strict_readiness,
+        auto_complete=not disable_auto_complete_config,
+        exit_on_error=exit_on_error,
+        load_threads=model_load_thread_count,
+    )
+    server = Server(core, settings)  # takes the ports, so that one in use is told before models are loaded
+    core.start()
+    sys.exit(0 if server.run() else 1)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The datum that walks the house: what a client asks of a model, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic_ns
+from typing import TypeAlias
+
+from septet.errors import SeptetError
+from septet.tensor import Array
+
+Parameter: TypeAlias = str | int | float | bool
+"""The value of a request's, a response's or a load's parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """`size` bytes from `offset` on in the shared-memory region registered as `name`."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One output that a client asks for.
+
+    `classes` > 0 asks for that many best classes as BYTES instead of the tensor. `region` says where the
+    tensor is to be written. `binary` says how HTTP is to send it; ``None`` leaves it to the request.
+    """
+
+    name: str
+    classes: int = 0
+    region: Region | None = None
+    binary: bool | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A client's request to a model; an empty `version` leaves the choice to the server.
+
+    BYTES tensors are object arrays of ``bytes``. No `wanted` means every output. Priority, timeout (µs) and
+    sequence ids are `parameters` by Triton's names. `arrived` and `deadline` are in ns of the monotonic clock.
+    """
+
+    model: str
+    inputs: dict[str, Array]
+    version: str = ""
+    id: str = ""
+    wanted: tuple[Wanted, ...] = ()
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    arrived: int = field(default_factory=monotonic_ns)
+    deadline: int | None = None
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more: what has not begun to run never will."""
+        self.cancelled = True
+
+
+@dataclass(slots=True, eq=False)
+class Response:
+    """A model's answer, or the `error` that stands for it. Decoupled models send several, the last one `final`."""
+
+    model: str
+    version: str = ""
+    id: str = ""
+    outputs: dict[str, Array] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    error: SeptetError | None = None
+    final: bool = True
+
+
+Answer: TypeAlias = Callable[[Response], None]
+"""What takes a response; it is called from any thread and must return at once."""

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server without its doors: everything that HTTP and gRPC ask of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import septet
+from septet.errors import (
+    ControlDisabled,
+    LoadFailed,
+    ModelNotReady,
+    RequestInvalid,
+    SeptetError,
+    Stopping,
+    UsageError,
+)
+from septet.metrics import page
+from septet.model_config.convert import to_proto
+from septet.request import Answer, Parameter, Request, Response
+from septet.serving import describe
+from septet.serving.expiry import Expiry
+from septet.serving.loader import Loader
+from septet.serving.override import Override
+from septet.serving.process.questions import Server
+from septet.serving.repository import Repository
+from septet.serving.served import Served
+from septet.serving.settings import LogSettings, TraceSettings
+from septet.serving.signature import Slot
+from septet.serving.storage import LocalStorage
+from septet.tensor import TensorSpec
+from septet.wire.shm import Regions
+
+_LOG = logging.getLogger("septet.serving")
+
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "system_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
+
+CONTROLS = ("none", "poll", "explicit")
+
+
+class Core:
+    """Serves the models of some repositories, once it has been started, until it is closed."""
+
+    def __init__(
+        self,
+        repositories: Sequence[Path],
+        *,
+        regions: Regions,
+        control: str = "none",
+        startup: Sequence[str] = (),
+        poll_seconds: float = 15.0,
+        strict_readiness: bool = True,
+        auto_complete: bool = True,
+        exit_on_error: bool = True,
+        load_threads: int = 4,
+    ) -> None:
+        if control not in CONTROLS:
+            raise UsageError(f"model control is one of {', '.join(CONTROLS)}, not {control!r}")
+        if startup and control != "explicit":
+            raise UsageError("models to load are named only with model control 'explicit'")
+        self.regions = regions
+        self._expiry = Expiry()
+        self._loader = Loader(self._expiry, Server(self.submit, self.model_ready), auto_complete=auto_complete)
+        self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
+        self._control = control
+        self._startup = startup
+        self._poll_seconds = poll_seconds
+        self._strict = strict_readiness
+        self._exit_on_error = exit_on_error
+        self._load_threads = load_threads
+        self._trace, self._log = TraceSettings(), LogSettings()
+        self._started, self._retired, self._closing = False, False, threading.Event()
+        self._poller: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Load the models that are served from the beginning. Raises LoadFailed where that ends the server."""
+        failures = self._load_all(self._first())
+        if failures and self._exit_on_error:
+            self.close(0)
+            more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+            raise LoadFailed(f"{failures[0]}{more}")
+        self._started = True
+        if self._control == "poll":
+            self._poller = threading.Thread(target=self._poll, name="septet-poll", daemon=True)
+            self._poller.start()
+
+    def submit(self, request: Request, answer: Answer) -> None:
+        """Take `request`; never blocks or raises. `answer` is called from any thread, at last with ``final``."""
+        try:
+            self._submit(request, answer)
+        except SeptetError as error:
+            answer(Response(request.model, request.version, request.id, error=error))
+
+    def _submit(self, request: Request, answer: Answer) -> None:
+        found = self._repository.find(request.model, request.version)
+        while True:
+            try:
+                return found.submit(request, answer)
+            except Stopping:
+                # Replaced between finding and queueing: its successor takes the request
+                successor = self._repository.find(request.model, request.version)
+                if successor is found:
+                    raise
+                found = successor
+
+    def live(self) -> bool:
+        """Whether the server runs at all."""
+        return not self._closing.is_set()
+
+    def ready(self) -> bool:
+        """Whether requests should come here: all models are ready, where readiness is strict."""
+        if not self._started or self._retired or self._closing.is_set():
+            return False
+        return not self._strict or self._repository.ready()
+
+    def retire(self) -> None:
+        """Have `ready` say no from now on; requests are still taken."""
+        self._retired = True
+
+    def model_ready(self, model: str, version: str = "") -> bool:
+        """Whether it can answer at this moment. Raises ModelUnknown, VersionUnknown, RequestInvalid."""
+        try:
+            return self._repository.find(model, version).ready
+        except ModelNotReady:
+            return False
+
+    def server_metadata(self) -> dict[str, Any]:
+        """``name``, ``version``, ``extensions``."""
+        return {"name": "septet", "version": septet.__version__, "extensions": list(EXTENSIONS)}
+
+    def model_metadata(self, model: str, version: str = "") -> dict[str, Any]:
+        """``name``, ``versions``, ``platform``, ``inputs``, ``outputs``."""
+        found = self._repository.find(model, version)
+        versions = [version] if version else [each.version for each in self._repository.versions(model)]
+        return describe.metadata(found, versions)
+
+    def model_config(self, model: str, version: str = "") -> Any:
+        """The filled ``ModelConfig`` message."""
+        return to_proto(self._repository.find(model, version).config)
+
+    def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+        """Triton's ModelStatistics of one version, one model, or all."""
+        if not model:
+            every: Sequence[Served] = self._repository.every()
+        elif version:
+            every = [self._repository.find(model, version)]
+        else:
+            self._repository.find(model)
+            every = self._repository.versions(model)
+        return [describe.statistics(served) for served in every]
+
+    def index(self, ready_only: bool) -> list[dict[str, Any]]:
+        """``name``, ``version``, ``state``, ``reason`` of what the repositories hold."""
+        return [
+            {"name": each.name, "version": each.version, "state": each.state, "reason": each.reason}
+            for each in self._repository.index(ready_only)
+        ]
+
+    def load(self, model: str, parameters: Mapping[str, Parameter | bytes]) -> None:
+        """Load or reload a model. Raises ControlDisabled, LoadFailed, RequestInvalid, ConfigInvalid."""
+        self._require_control()
+        override = Override(parameters)
+        self._repository.load(model, None if override.empty else override)
+
+    def unload(self, model: str, dependents: bool) -> None:
+        """Let a model end. No model here depends on another, so `dependents` are none. Raises ControlDisabled."""
+        self._require_control()
+        self._repository.unload(model)
+
+    def trace_settings(
+        self, model: str = "", updates: Mapping[str, list[str] | None] | None = None
+    ) -> dict[str, Any]:
+        """The settings of tracing, of all models or of one. Raises as `TraceSettings.change` and `find` do."""
+        if model:
+            self._repository.find(model)
+        return self._trace.change(updates)
+
+    def log_settings(self, updates: Mapping[str, Parameter] | None = None) -> dict[str, Any]:
+        """The settings of the log, after `updates`. Raises as `LogSettings.change` does."""
+        return self._log.change(updates)
+
+    def labels(self, model: str, version: str, output: str) -> tuple[str, ...]:
+        """The labels of an output's classes; empty where it has none."""
+        return self._repository.find(model, version).labels.get(output, ())
+
+    def raw_input(self, model: str, version: str) -> TensorSpec:
+        """The one input of a model. Raises RequestInvalid where it has another number of them."""
+        signature = self._repository.find(model, version).signature
+        if len(signature.inputs) != 1:
+            raise RequestInvalid(f"a raw request needs a model of 1 input; '{model}' has {len(signature.inputs)}")
+        [slot] = signature.inputs.values()
+        return _spec(slot, signature.max_batch > 0)
+
+    def metrics_text(self) -> str:
+        """Metrics in Prometheus' text format."""
+        return page(describe.families(self._repository.every()))
+
+    def close(self, seconds: float) -> None:
+        """Take no more work, finish what is queued within `seconds`, put the instances away."""
+        self._retired = True
+        self._closing.set()
+        if self._poller is not None:
+            self._poller.join()
+        self._repository.close(seconds)
+        self._expiry.close()
+
+    def _first(self) -> Sequence[str]:
+        if self._control != "explicit" or "*" in self._startup:
+            return self._repository.names()
+        return self._startup
+
+    def _load_all(self, names: Sequence[str]) -> list[SeptetError]:
+        def load(name: str) -> SeptetError | None:
+            try:
+                self._repository.load(name)
+            except SeptetError as error:
+                _LOG.error("%s", error)
+                return error
+            return None
+
+        with ThreadPoolExecutor(self._load_threads, "septet-load") as pool:
+            return [error for error in pool.map(load, names) if error is not None]
+
+    def _poll(self) -> None:
+        while not self._closing.wait(self._poll_seconds):
+            try:
+                self._repository.poll()
+            except Exception:
+                _LOG.exception("the repositories could not be looked at")
+
+    def _require_control(self) -> None:
+        if self._control != "explicit":
+            raise ControlDisabled("explicit model load / unload is not allowed: model control is not 'explicit'")
+
+
+def _spec(slot: Slot, batched: bool) -> TensorSpec:
+    dims = tuple(None if dim == -1 else dim for dim in slot.dims)
+    return TensorSpec(slot.name, slot.dtype, (None, *dims) if batched else dims)

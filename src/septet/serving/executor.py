@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The promise of what runs a batch for one instance, and the member that runs an engine in this process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from time import monotonic_ns
+
+from septet.engines.engine import Engine
+from septet.errors import InferenceFailed, RequestCancelled, SeptetError
+from septet.serving.gather import Gather
+from septet.serving.pending import Pending
+from septet.serving.statistics import Phases, Statistics
+
+
+class Executor(ABC):
+    """Runs batches, one at a time, and answers every request of each."""
+
+    @abstractmethod
+    def execute(self, batch: list[Pending], statistics: Statistics) -> None:
+        """Run `batch`, see that each request in it is answered, now or later, and count it in `statistics`.
+
+        Raises InstanceCrashed, when nothing can be run any more; the caller answers whoever has no answer then.
+        """
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can run a batch."""
+        return True
+
+    @abstractmethod
+    def watch(self, on_death: Callable[[], None]) -> None:
+        """Have `on_death` called, on any thread, when it dies by itself."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything. Closing twice is harmless."""
+
+
+class EngineExecutor(Executor):
+    """An engine in this process: the batch's tensors are joined, run at once, and cut again."""
+
+    def __init__(self, engine: Engine, gather: Gather) -> None:
+        self._engine = engine
+        self._gather = gather
+
+    def execute(self, batch: list[Pending], statistics: Statistics) -> None:
+        begin = monotonic_ns()
+        try:
+            inputs = self._gather.join(batch)
+            infer = monotonic_ns()
+            outputs = self._engine.infer(inputs)
+            output = monotonic_ns()
+            self._gather.answer(batch, outputs)
+        except SeptetError as error:
+            fail(batch, error, statistics)
+        except Exception as error:
+            fail(batch, InferenceFailed(f"the model failed: {type(error).__name__}"), statistics)
+        else:
+            statistics.executed(batch, Phases(begin, infer, output, monotonic_ns()))
+
+    def watch(self, on_death: Callable[[], None]) -> None:
+        """An engine lives as long as this process."""
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def fail(batch: list[Pending], error: SeptetError, statistics: Statistics) -> None:
+    """Answer whatever in `batch` has no answer with `error`."""
+    for pending in batch:
+        if not pending.answered:
+            statistics.failed(pending, error)
+            pending.fail(error)
+
+
+def drop_cancelled(batch: list[Pending], statistics: Statistics) -> list[Pending]:
+    """`batch` without the requests that nobody waits for any more."""
+    gone = [pending for pending in batch if pending.request.cancelled]
+    fail(gone, RequestCancelled("the request was cancelled"), statistics)
+    return [pending for pending in batch if not pending.answered] if gone else batch

@@ -1,0 +1,491 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gRPC on one connection: Triton's twenty procedures over `septet.wire.http2`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Unsupported
+from septet.request import Request, Response
+from septet.serving import rpc
+from septet.serving.failure import told
+from septet.serving.mailbox import Mailbox
+from septet.serving.outputs import classified
+from septet.serving.plane import Plane
+from septet.stubs import SERVICE
+from septet.tensor import Buffer
+from septet.wire import proto
+from septet.wire.encoding import FORMATS, LEVELS, compress, decompress
+from septet.wire.headers import Headers, write_headers
+from septet.wire.http2 import (
+    Connection,
+    ConnectionEnded,
+    DataReceived,
+    Event,
+    HeadersReceived,
+    Limits,
+    StreamEnded,
+)
+from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, MessageReader, enveloped, error_tail, timeout_ns
+
+INFER, STREAM = "ModelInfer", "ModelStreamInfer"
+METHODS = {f"/{SERVICE}/{name}": name for name in (*rpc.PROCEDURES, INFER, STREAM)}
+
+NOT_GRPC = write_headers([(":status", "415"), ("content-type", "text/plain")])
+COMPRESSED_HEAD = write_headers(
+    [(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcLimits:
+    """Bytes, seconds and counts that a connection keeps to."""
+
+    message: int = 64 << 20
+    message_seconds: float = 30.0
+    message_rate: int = 64 << 10
+    """Bytes per second that a large message must keep up."""
+    pending: int = 256
+    """Requests of one ModelStreamInfer that wait for answers; above that its window stays shut."""
+    preface_seconds: float = 10.0
+    stuck_seconds: float = 60.0
+    compression: str = "none"
+    """Of answers, for clients that take gzip: none, low, medium or high."""
+    http2: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a call's headers say."""
+
+    method: str
+    timeout: int | None
+    encoding: str
+    takes_gzip: bool
+    ends_on_error: bool
+
+
+class Call:
+    """One stream: a procedure that is being called."""
+
+    __slots__ = (
+        "begun",
+        "bytes",
+        "ended",
+        "message",
+        "opening",
+        "over",
+        "reader",
+        "requests",
+        "since",
+        "stream",
+        "timer",
+        "withheld",
+    )
+
+    def __init__(self, stream: int, opening: Opening, limit: int) -> None:
+        self.stream = stream
+        self.opening = opening
+        self.reader = MessageReader(limit)
+        self.message: memoryview | None = None
+        self.requests: set[Request] = set()
+        self.timer: asyncio.TimerHandle | None = None
+        self.begun = False
+        self.ended = False
+        self.over = False
+        self.since = time.monotonic()
+        self.bytes = 0
+        self.withheld = 0
+        """Bytes whose acknowledgement waits until there are fewer requests."""
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self.over = True
+        for request in self.requests:
+            request.cancel()
+        self.requests.clear()
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+Answerer = Callable[[Call, Request, Response], None]
+
+
+class Grpc:
+    """What all gRPC connections of one server have in common."""
+
+    def __init__(self, plane: Plane, mailbox: Mailbox, executor: Executor, limits: GrpcLimits) -> None:
+        self.plane = plane
+        self.mailbox = mailbox
+        self.executor = executor
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[GrpcConnection] = set()
+        self.dirty: set[GrpcConnection] = set()
+        mailbox.after.append(self._flush)
+
+    def _flush(self) -> None:
+        dirty, self.dirty = self.dirty, set()
+        for connection in dirty:
+            connection.flush()
+
+    def connection(self) -> GrpcConnection:
+        """The protocol of a new connection."""
+        return GrpcConnection(self)
+
+
+class GrpcConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, front: Grpc) -> None:
+        self._front = front
+        self._limits = front.limits
+        self._plane = front.plane
+        self._http = Connection(limits=front.limits.http2)
+        self._calls: dict[int, Call] = {}
+        self._transport = cast(asyncio.Transport, None)
+        self._since = time.monotonic()
+        self._stuck: float | None = None
+        self._heard = False
+        self._last: tuple[Headers, Opening] | None = None
+        self._draining = False
+
+    # The transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._front.connections.add(self)
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._front.connections.discard(self)
+        self._front.dirty.discard(self)
+        for call in self._calls.values():
+            call.cancel()
+        self._calls.clear()
+
+    def pause_writing(self) -> None:
+        self._stuck = time.monotonic()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stuck = None
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        for event in self._http.receive(data):
+            self._take(event)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what HTTP/2 has to say."""
+        out = self._http.take()
+        if not out or self._transport.is_closing():
+            return
+        if sum(map(len, out)) <= 65536:
+            self._transport.write(b"".join(out))
+        else:
+            self._transport.writelines(out)
+
+    # Events
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, DataReceived):
+            self._data(event)
+        elif isinstance(event, HeadersReceived):
+            self._headers(event)
+        elif isinstance(event, StreamEnded):
+            call = self._calls.pop(event.stream, None)
+            if call is not None:
+                call.cancel()
+        elif isinstance(event, ConnectionEnded):
+            for call in self._calls.values():
+                call.cancel()
+            self._calls.clear()
+            self.flush()
+            self._transport.close()
+
+    def _headers(self, event: HeadersReceived) -> None:
+        self._heard = True
+        call = self._calls.get(event.stream)
+        if call is not None:  # trailers, which gRPC's clients do not send
+            self._ended(call)
+            return
+        if self._last is not None and self._last[0] is event.headers:
+            opening = self._last[1]
+        else:
+            try:
+                opening = _opening(event.headers)
+            except NotGrpc:
+                self._http.send_trailers(event.stream, NOT_GRPC)
+                return
+            except SeptetError as error:
+                self._http.send_trailers(event.stream, error_tail(error.status.grpc, str(error), begun=False))
+                return
+            self._last = (event.headers, opening)
+        call = self._calls[event.stream] = Call(event.stream, opening, self._limits.message)
+        if opening.timeout is not None:
+            delay = opening.timeout / 1e9
+            call.timer = self._front.loop.call_later(delay, self._expire, call)
+        if event.ended:
+            self._ended(call)
+
+    def _data(self, event: DataReceived) -> None:
+        call, size = self._calls.get(event.stream), len(event.data)
+        if call is None:
+            self._http.acknowledge(event.stream, size)
+            return
+        call.bytes += size
+        try:
+            for compressed, message in call.reader.feed(event.data):
+                plain = self._plain(call, message) if compressed else message
+                if call.opening.method == STREAM:
+                    self._stream_message(call, plain)
+                elif call.message is None:
+                    call.message = plain
+                else:
+                    raise RequestInvalid("more than one message in a call that takes one")
+        except Exception as error:
+            self._http.acknowledge(event.stream, size)
+            self._fail(call, error)
+            return
+        if len(call.requests) <= self._limits.pending:
+            self._http.acknowledge(event.stream, size)
+        else:
+            call.withheld += size
+        if event.ended:
+            self._ended(call)
+
+    def _plain(self, call: Call, message: memoryview) -> memoryview:
+        encoding = call.opening.encoding
+        if encoding not in FORMATS:
+            raise RequestInvalid("a compressed message, and no grpc-encoding that says how")
+        return memoryview(decompress(message, encoding, self._limits.message))
+
+    def _ended(self, call: Call) -> None:
+        """The client has said all it has to say."""
+        call.ended = True
+        if not call.reader.empty:
+            self._fail(call, RequestInvalid("the message is cut off"))
+        elif call.opening.method == STREAM:
+            self._end_stream_if_over(call)
+        elif call.message is None:
+            self._fail(call, RequestInvalid("a call without a message"))
+        else:
+            try:
+                self._call(call, call.message)
+            except Exception as error:
+                self._fail(call, error)
+
+    # Procedures
+
+    def _call(self, call: Call, message: memoryview) -> None:
+        method = call.opening.method
+        if method == INFER:
+            call.message = None
+            self._submit(call, message, self._answer)
+            return
+        work = partial(rpc.call, method, self._plane, message)
+        if method in rpc.QUICK:
+            self._finish(call, [work()])
+            return
+        task = self._front.loop.run_in_executor(self._front.executor, work)
+        task.add_done_callback(partial(self._called, call))
+
+    def _called(self, call: Call, task: asyncio.Future[bytes]) -> None:
+        try:
+            self._finish(call, [task.result()])
+        except Exception as error:
+            self._fail(call, error)
+        self.flush()
+
+    def _submit(self, call: Call, message: memoryview, answer: Answerer) -> None:
+        request = proto.read_request(message, self._plane.regions)
+        if call.opening.timeout is not None:
+            request.deadline = request.arrived + call.opening.timeout
+        call.requests.add(request)
+        self._plane.submit(request, partial(self._front.mailbox.post, partial(answer, call, request)))
+
+    def _answer(self, call: Call, request: Request, response: Response) -> None:
+        """On the loop, with the answer to a ModelInfer."""
+        if call.over:
+            return
+        try:
+            if response.error is not None:
+                raise response.error
+            if not response.final:
+                raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
+            call.requests.discard(request)
+            self._finish(call, self._written(request, response))
+        except Exception as error:
+            self._fail(call, error)
+
+    def _written(self, request: Request, response: Response) -> list[Buffer]:
+        if request.wanted:
+            response = classified(self._plane, request, response)
+        return proto.write_response(request, response, self._plane.regions)
+
+    # ModelStreamInfer
+
+    def _stream_message(self, call: Call, message: memoryview) -> None:
+        try:
+            self._submit(call, message, self._stream_answer)
+        except SeptetError as error:
+            if call.opening.ends_on_error:
+                raise
+            self._send(call, stream_error("", error))
+
+    def _stream_answer(self, call: Call, request: Request, response: Response) -> None:
+        """On the loop, with one answer to one request of a stream."""
+        if call.over:
+            return
+        if response.final:
+            call.requests.discard(request)
+        try:
+            if response.error is not None:
+                raise response.error
+            asked = request.parameters.get("triton_enable_empty_final_response") is True
+            if response.outputs or not response.final or asked:
+                response.parameters = response.parameters | {"triton_final_response": response.final}
+                self._send(call, proto.prefixed(0x12, self._written(request, response)))
+        except Exception as error:
+            if call.opening.ends_on_error:
+                self._fail(call, error)
+                return
+            self._send(call, stream_error(request.id, error))
+        if call.withheld and len(call.requests) <= self._limits.pending:
+            self._http.acknowledge(call.stream, call.withheld)
+            call.withheld = 0
+        self._end_stream_if_over(call)
+
+    def _send(self, call: Call, chunks: list[Buffer]) -> None:
+        if not call.begun:
+            call.begun = True
+            self._http.send_headers(call.stream, self._head(call))
+        self._http.send_data(call.stream, self._enveloped(call, chunks))
+        self._front.dirty.add(self)
+
+    def _end_stream_if_over(self, call: Call) -> None:
+        if call.ended and not call.requests and not call.over:
+            if not call.begun:
+                self._http.send_headers(call.stream, RESPONSE_HEAD)
+            self._http.send_trailers(call.stream, OK_TAIL)
+            self._forget(call)
+
+    # Ends
+
+    def _head(self, call: Call) -> bytes:
+        return COMPRESSED_HEAD if self._compresses(call) else RESPONSE_HEAD
+
+    def _compresses(self, call: Call) -> bool:
+        return self._limits.compression != "none" and call.opening.takes_gzip
+
+    def _enveloped(self, call: Call, chunks: Sequence[Buffer]) -> list[Buffer]:
+        if self._compresses(call):
+            return enveloped([compress(chunks, "gzip", LEVELS[self._limits.compression])], True)
+        return enveloped(chunks)
+
+    def _finish(self, call: Call, chunks: Sequence[Buffer]) -> None:
+        """The answer to a call that has one."""
+        if call.over:
+            return
+        self._http.respond(call.stream, self._head(call), self._enveloped(call, chunks), OK_TAIL)
+        self._forget(call)
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        if call.over:
+            return
+        seen = told(error)
+        self._http.send_trailers(call.stream, error_tail(seen.status.grpc, str(seen), begun=call.begun))
+        self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        call.cancel()
+        self._calls.pop(call.stream, None)
+        self._front.dirty.add(self)
+        if self._draining and not self._calls:
+            self._front.loop.call_soon(self._hang_up_if_idle)
+
+    def _expire(self, call: Call) -> None:
+        self._fail(call, DeadlineExceeded("Deadline Exceeded"))
+        self.flush()
+
+    # What the server asks
+
+    def sweep(self, now: float) -> None:
+        """Hang up on a client that takes too long."""
+        limits = self._limits
+        if self._stuck is not None and now - self._stuck > limits.stuck_seconds:
+            self._transport.abort()
+            return
+        if not self._heard and not self._http.greeted and now - self._since > limits.preface_seconds:
+            self._transport.close()
+            return
+        if self._http.stalled(now) > limits.stuck_seconds:
+            self._transport.abort()
+            return
+        for call in list(self._calls.values()):
+            waits = not call.ended and call.opening.method != STREAM
+            if waits and now - call.since > limits.message_seconds + call.bytes / limits.message_rate:
+                self._fail(call, DeadlineExceeded("the message took too long"))
+        self.flush()
+
+    def drain(self) -> None:
+        """Take no new calls; hang up when those under way are answered."""
+        self._draining = True
+        self._http.shut_down()
+        self.flush()
+        if not self._calls:
+            self._front.loop.call_later(0.5, self._hang_up_if_idle)
+
+    def _hang_up_if_idle(self) -> None:
+        self.flush()
+        if not self._calls and not self._http.open_streams:
+            self._transport.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._calls) or bool(self._http.open_streams)
+
+    def abort(self) -> None:
+        """Hang up at once."""
+        self._transport.abort()
+
+
+class NotGrpc(Exception):
+    """The request is one of HTTP/2, but not of gRPC."""
+
+
+def _opening(headers: Headers) -> Opening:
+    fields = dict(headers)
+    if not fields.get("content-type", "").startswith("application/grpc") or fields[":method"] != "POST":
+        raise NotGrpc
+    method = METHODS.get(fields[":path"])
+    if method is None:
+        raise Unsupported("no such procedure")
+    timeout = fields.get("grpc-timeout")
+    encoding = fields.get("grpc-encoding", "identity")
+    if encoding != "identity" and encoding not in FORMATS:
+        raise Unsupported("grpc-encoding is identity, gzip or deflate")
+    return Opening(
+        method,
+        None if timeout is None else timeout_ns(timeout),
+        encoding,
+        "gzip" in fields.get("grpc-accept-encoding", ""),
+        fields.get("triton_grpc_error") == "true",
+    )
+
+
+def stream_error(id_: str, error: BaseException) -> list[Buffer]:
+    """A ModelStreamInferResponse that tells of an error, and whose request it was."""
+    text = str(told(error)).encode()
+    name = id_.encode()
+    inner = proto.prefixed(0x1A, [name]) if name else []
+    return [*proto.prefixed(0x0A, [text]), *proto.prefixed(0x12, [b"".join(inner)])]

@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP/1.1 on one connection: httptools' parser, exchanges answered in the order in which they were asked.
+
+A connection knows bodies, limits and timeouts; what a request means is its router's to know
+(`septet.serving.routes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+import numpy as np
+
+from septet.request import Request
+from septet.tensor import Buffer
+from septet.wire.memory import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bytes, seconds and counts that a connection keeps to."""
+
+    body: int = 64 << 20
+    head: int = 64 << 10
+    """Of a request's target and headers."""
+    pipelined: int = 64
+    """Requests of one connection that wait for their answers."""
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    """For a body, besides what `body_rate` gives it."""
+    body_rate: int = 64 << 10
+    """Bytes per second that a large body must keep up."""
+    idle_seconds: float = 300.0
+    stuck_seconds: float = 60.0
+    """For a client to read what waits for it."""
+    linger_seconds: float = 2.0
+    """How long an unread body is read and thrown away, so that its refusal can arrive."""
+    direct: int = 64 << 10
+    """A body that is longer, and says so, is read to where it will stay."""
+    small_pieces: int = 10_000
+    """Pieces of a body after which their average must be `piece` bytes."""
+    piece: int = 64
+
+
+JSON, BINARY, TEXT = "application/json", "application/octet-stream", "text/plain"
+
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Exchange:
+    """One request and the answer it waits for."""
+
+    __slots__ = (
+        "answered",
+        "body",
+        "chunks",
+        "connection",
+        "headers",
+        "keep",
+        "method",
+        "request",
+        "streaming",
+        "url",
+    )
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self.connection = connection
+        self.url = b""
+        self.method = "GET"
+        self.headers: dict[bytes, bytes] = {}
+        self.body: Buffer = b""
+        self.keep = True
+        self.request: Request | None = None
+        """What is to be cancelled when the client goes."""
+        self.answered = False
+        self.streaming = False
+        self.chunks: list[Buffer] = []
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value; `name` is in lower case."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def answer(self, status: int, chunks: Sequence[Buffer], kind: str = JSON, extra: str = "") -> None:
+        """Answer in whole; `extra` are more header lines. A second answer is let fall."""
+        if self.answered or self.streaming:
+            return
+        size = sum(map(len, chunks))
+        about = (status, kind, extra, self.keep, size)
+        head: bytes | None = _heads.get(about)
+        if head is None:
+            head = _head(*about)
+            _heads.keep(about, head)
+        self.chunks += head, *chunks
+        self.finish()
+
+    def begin_stream(self, kind: str) -> None:
+        """Answer with 200 and a body in chunks of unknown number."""
+        if self.answered:
+            return
+        self.streaming = True
+        close = "" if self.keep else "Connection: close\r\n"
+        self.chunks.append(
+            f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{close}Transfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        self.connection.flush()
+
+    def stream(self, data: bytes) -> None:
+        """One chunk of a streamed body."""
+        if data and not self.answered:
+            self.chunks.append(b"%x\r\n%b\r\n" % (len(data), data))
+            self.connection.flush()
+
+    def end_stream(self) -> None:
+        """The end of a streamed body."""
+        if not self.answered:
+            self.chunks.append(b"0\r\n\r\n")
+            self.finish()
+
+    def finish(self) -> None:
+        """All that is to be said has been."""
+        self.answered = True
+        self.connection.flush()
+
+
+_heads = Memory()
+
+
+def _head(status: int, kind: str, extra: str, keep: bool, size: int) -> bytes:
+    close = "" if keep else "Connection: close\r\n"
+    return (
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\n{extra}{close}"
+        f"Content-Length: {size}\r\n\r\n"
+    ).encode("latin-1")
+
+
+Router = Callable[[Exchange], None]
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, route: Router, connections: set[HttpConnection], limits: HttpLimits) -> None:
+        self.limits = limits
+        self._route = route
+        self._all = connections
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Exchange] = deque()
+        self._current: Exchange | None = None
+        self._head_done = False
+        self._head_bytes = 0
+        self._message_bytes = 0
+        self._pieces = 0
+        self._since = time.monotonic()
+        self._stuck: float | None = None
+        self._refused = False
+        self._direct: memoryview | None = None
+        self._filled = 0
+        self._draining = False
+        self._reading = True
+
+    # The transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._all.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.discard(self)
+        for exchange in self._waiting:
+            exchange.answered = True
+            if exchange.request is not None:
+                exchange.request.cancel()
+        self._waiting.clear()
+
+    def pause_writing(self) -> None:
+        self._stuck = time.monotonic()
+        self._throttle()
+
+    def resume_writing(self) -> None:
+        self._stuck = None
+        self._throttle()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        begun_before = self._current is not None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.refuse(400, "no other protocol is spoken here")
+        except httptools.HttpParserError as error:
+            self.refuse(400, f"not HTTP/1.1: {error}")
+        if self._direct is not None and not self._refused:
+            self._read_direct(self._direct)
+        if self._current is None or not begun_before:
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.head:
+                self.refuse(431, "the headers are too large")
+        self._message_bytes += len(data)
+        if self._message_bytes > 2 * self.limits.body + (1 << 20):
+            self.refuse(413, "the request is too large")
+
+    # The parser's calls
+
+    def on_message_begin(self) -> None:
+        self._current = Exchange(self)
+        self._head_done = False
+        self._head_bytes = self._message_bytes = self._pieces = 0
+        self._since = time.monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        exchange = self._current
+        if exchange is not None:
+            exchange.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        exchange = self._current
+        if exchange is None or self._head_done:  # trailers say nothing here
+            return
+        name = name.lower()
+        if name == b"host" and name in exchange.headers:
+            self.refuse(400, "two Host headers")
+        exchange.headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        exchange = self._current
+        if exchange is None or self._refused:
+            return
+        self._head_done = True
+        exchange.method = self._parser.get_method().decode("latin-1")
+        exchange.keep = self._parser.should_keep_alive() and not self._draining
+        headers = exchange.headers
+        declared = headers.get(b"content-length")
+        if declared is not None and int(declared) > self.limits.body:
+            self.refuse(413, f"the body has {int(declared)} bytes: at most {self.limits.body} are taken")
+            return
+        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
+            self.refuse(400, "a transfer encoding other than chunked")
+            return
+        if declared is not None and int(declared) > self.limits.direct:
+            self._direct, self._filled = np.empty(int(declared), np.uint8).data, 0
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._waiting:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        exchange = self._current
+        if exchange is None or self._refused:
+            return
+        if self._direct is not None:
+            self._direct[self._filled : self._filled + len(data)] = data
+            self._filled += len(data)
+            return
+        if not exchange.body:
+            exchange.body = data
+            return
+        if not isinstance(exchange.body, bytearray):
+            exchange.body = bytearray(exchange.body)
+        exchange.body += data
+        self._pieces += 1
+        if len(exchange.body) > self.limits.body:
+            self.refuse(413, f"the body has more than {self.limits.body} bytes")
+        elif self._pieces > self.limits.small_pieces and len(exchange.body) < self._pieces * self.limits.piece:
+            self.refuse(413, "the body comes in too many small pieces")
+
+    def on_message_complete(self) -> None:
+        exchange, self._current = self._current, None
+        if exchange is None or self._refused:
+            return
+        if self._direct is not None:
+            exchange.body, self._direct = self._direct, None
+        self._since = time.monotonic()
+        self._waiting.append(exchange)
+        self._route(exchange)
+        if len(self._waiting) >= self.limits.pipelined:
+            self._throttle()
+
+    def _read_direct(self, body: memoryview) -> None:
+        """Have the rest of a long body read to its place; the parser need not see it."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._switch(DirectBody(self, body, self._filled))
+
+    def direct_progress(self, size: int) -> None:
+        """So much more of a long body has come."""
+        self._message_bytes += size
+
+    def direct_done(self) -> None:
+        """A long body is whole."""
+        self._switch(self)
+        self.on_message_complete()
+
+    def _switch(self, protocol: asyncio.BaseProtocol) -> None:
+        """Have another protocol take what is read: the transport looks at its kind when reading begins."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._transport.set_protocol(protocol)
+            if self._reading:
+                self._transport.resume_reading()
+
+    # What goes out
+
+    def flush(self) -> None:
+        """Write what is ready of the oldest exchanges."""
+        waiting = self._waiting
+        if not waiting or self._transport.is_closing():
+            return
+        first = waiting[0]
+        if first.answered and len(waiting) == 1:
+            waiting.popleft()
+            self._write(first.chunks)
+            self._after(first)
+            return
+        chunks: list[Buffer] = []
+        while waiting:
+            first = waiting[0]
+            chunks += first.chunks
+            first.chunks = []
+            if not first.answered:
+                break
+            waiting.popleft()
+            if not first.keep:
+                break
+        self._write(chunks)
+        self._after(first)
+
+    def _after(self, last: Exchange) -> None:
+        self._since = time.monotonic()
+        if last.answered and not last.keep and not self._refused:
+            self._refused = True
+            self._transport.close()
+        if not self._reading:
+            self._throttle()
+
+    def _write(self, chunks: list[Buffer]) -> None:
+        if not chunks:
+            return
+        if len(chunks) <= 8 and sum(map(len, chunks)) <= 65536:
+            self._transport.write(b"".join(chunks))
+        else:
+            self._transport.writelines(chunks)
+
+    def _throttle(self) -> None:
+        """Read from the client only while it reads, and waits for few answers."""
+        reads = self._stuck is None and len(self._waiting) < self.limits.pipelined
+        if reads != self._reading and not self._transport.is_closing():
+            self._reading = reads
+            if reads:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def refuse(self, status: int, why: str) -> None:
+        """Answer what is wrong once earlier requests are answered, then hang up: the rest cannot be understood."""
+        if self._refused:
+            return
+        self._refused = True
+        self._direct = None
+        exchange = Exchange(self)
+        exchange.keep = False
+        self._current = None
+        self._waiting.append(exchange)
+        exchange.answer(status, [b'{"error":"%b"}' % _escaped(why)])
+        if self._transport.can_write_eof() and not self._waiting:
+            self._transport.write_eof()
+        asyncio.get_running_loop().call_later(self.limits.linger_seconds, self._transport.close)
+
+    # What the server asks
+
+    def sweep(self, now: float) -> None:
+        """Hang up on a client that takes too long."""
+        limits = self.limits
+        if self._stuck is not None and now - self._stuck > limits.stuck_seconds:
+            self._transport.abort()
+        elif self._refused or self._waiting:
+            return
+        elif self._current is None:
+            if now - self._since > limits.idle_seconds:
+                self._transport.close()
+        elif not self._head_done:
+            if now - self._since > limits.head_seconds:
+                self.refuse(408, "the headers took too long")
+        elif now - self._since > limits.body_seconds + self._message_bytes / limits.body_rate:
+            self.refuse(408, "the body took too long")
+
+    def drain(self) -> None:
+        """Hang up as soon as nothing is under way; answers from now on say that the connection closes."""
+        self._draining = True
+        if self._waiting:
+            self._waiting[-1].keep = False
+        elif self._current is None:
+            self._transport.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return bool(self._waiting) or self._current is not None
+
+    def abort(self) -> None:
+        """Hang up at once."""
+        self._transport.abort()
+
+
+class DirectBody(asyncio.BufferedProtocol):
+    """Reads the rest of one long body to where it will stay, in place of its connection."""
+
+    def __init__(self, connection: HttpConnection, body: memoryview, filled: int) -> None:
+        self._connection = connection
+        self._body = body
+        self._filled = filled
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._body[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self._connection.direct_progress(nbytes)
+        if self._filled == len(self._body):
+            self._connection.direct_done()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+
+def _escaped(text: str) -> bytes:
+    return text.replace("\\", "\\\\").replace('"', "'").encode("ascii", "replace")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An instance of a model: a thread that takes batches and has them executed, and starts again after a crash."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from septet.errors import InferenceFailed, InstanceCrashed, ModelNotReady, SeptetError
+from septet.serving.executor import Executor, drop_cancelled, fail
+from septet.serving.pending import Pending
+from septet.serving.scheduler import Scheduler
+from septet.serving.statistics import Statistics
+
+_LOG = logging.getLogger("septet.serving")
+_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+
+Open = Callable[[], Executor]
+OnFailed = Callable[[SeptetError], None]
+
+
+class Instance:
+    """Runs what `scheduler` hands out. `open_` makes the executor, now and again after every crash; `on_failed` is
+    told when that does not succeed.
+
+    `alive` is whether it can run a batch at this moment; `reason` says why not.
+    """
+
+    def __init__(
+        self, name: str, open_: Open, scheduler: Scheduler, statistics: Statistics, on_failed: OnFailed
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self.reason = ""
+        self._open = open_
+        self._executor = open_()
+        self._scheduler = scheduler
+        self._statistics = statistics
+        self._on_failed = on_failed
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"septet-{name}", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can run a batch."""
+        return not self.reason and self._executor.alive
+
+    @property
+    def executor(self) -> Executor:
+        """What runs batches, for a warm-up before `start`."""
+        return self._executor
+
+    def start(self) -> None:
+        """Begin to take batches."""
+        self._thread.start()
+
+    def close(self, timeout: float | None = None) -> None:
+        """End, once the scheduler has been stopped and its queue has run dry, or after `timeout` seconds."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        self._closing.set()
+        self._executor.close()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        self._executor.watch(self._scheduler.wake)
+        while (batch := self._scheduler.take(self._able)) is not None:
+            wanted = drop_cancelled(batch, self._statistics)
+            if wanted:
+                self._execute(wanted)
+            if not self.alive and not self._restart():
+                return
+
+    def _able(self) -> bool:
+        return self._executor.alive
+
+    def _execute(self, batch: list[Pending]) -> None:
+        try:
+            self._executor.execute(batch, self._statistics)
+        except InstanceCrashed as error:
+            self.reason = str(error)
+            fail(batch, error, self._statistics)
+        except Exception as error:
+            _LOG.exception("%s: a batch failed", self.name)
+            fail(batch, InferenceFailed(f"the model failed: {type(error).__name__}"), self._statistics)
+
+    def _restart(self) -> bool:
+        """Open again, however often it takes; false when the instance is closed meanwhile."""
+        pause = _PAUSE
+        self.reason = self.reason or "its process died"
+        _LOG.error("%s: %s: it is started again", self.name, self.reason)
+        self._executor.close()
+        while not self._closing.is_set():
+            try:
+                self._executor = self._open()
+                self._executor.watch(self._scheduler.wake)
+            except SeptetError as error:
+                self.reason = str(error)
+                _LOG.error("%s: not restarted: %s", self.name, error)
+                self._on_failed(ModelNotReady(f"{self.name} does not start: {error}"))
+                if self._scheduler.stopping:
+                    return False
+                self._closing.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self.restarts += 1
+                self.reason = ""
+                _LOG.warning("%s: restarted", self.name)
+                return True
+        return False

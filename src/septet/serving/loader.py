@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a model's folder to a `Served`: configuration, file, engines, warm-up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from septet.devices.cpu import Cpu
+from septet.devices.device import Partition
+from septet.errors import ConfigInvalid, LoadFailed
+from septet.model_config.config import ModelConfig, VersionPolicy
+from septet.model_config.platform import backend_of
+from septet.model_config.rules import require
+from septet.model_config.text import read
+from septet.serving.backends import find_file, guess_backend, open_engine
+from septet.serving.complete import defaults, from_file, require_match
+from septet.serving.executor import EngineExecutor, Executor
+from septet.serving.expiry import Expiry
+from septet.serving.gather import Gather
+from septet.serving.instance import Instance, Open
+from septet.serving.process.executor import ProcessExecutor
+from septet.serving.process.questions import Server
+from septet.serving.process.setup import ENGINE_FILE, completed, isolated, limits_of, setup_of
+from septet.serving.served import Served
+from septet.serving.signature import Signature
+from septet.serving.storage import inside, relative
+from septet.serving.warmup import warm_up
+
+CONFIG = "config.pbtxt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is loaded: a model's folder, and a configuration that stands for the one in it."""
+
+    name: str
+    folder: Path
+    override: ModelConfig | None = None
+
+    def config(self) -> tuple[ModelConfig, str]:
+        """What is said of the model, and the text it was read from. Raises ConfigInvalid."""
+        path = self.folder / CONFIG
+        if self.override is not None:
+            config, text = self.override, ""
+        elif path.is_file():
+            config, text = read(inside(path, self.folder)), path.read_text(encoding="utf-8")
+        else:
+            config, text = ModelConfig(), ""
+        if config.name not in ("", self.name):
+            raise ConfigInvalid(f"{CONFIG}: name: '{config.name}' is not the folder's name, '{self.name}'")
+        return replace(config, name=self.name), text
+
+    def versions(self, config: ModelConfig) -> list[int]:
+        """The versions to be served, in ascending order. Raises LoadFailed where there is none."""
+        there = [int(each.name) for each in self.folder.iterdir() if each.is_dir() and _is_version(each.name)]
+        chosen = (config.version_policy or VersionPolicy()).choose(there)
+        if not chosen:
+            raise LoadFailed(f"'{self.name}' has no version to serve; folders of versions have numbers for names")
+        return chosen
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name == str(int(name)) and int(name) > 0
+
+
+class Loader:
+    """Loads versions of models onto the cores of this machine; `server` is what Python models may ask."""
+
+    def __init__(
+        self, expiry: Expiry, server: Server, partition: Partition | None = None, *, auto_complete: bool = True
+    ) -> None:
+        self._expiry, self._server = expiry, server
+        self._auto_complete = auto_complete
+        self._partition = partition or Cpu.detect().partition()
+
+    def load(self, source: Source, version: int) -> Served:
+        """A version, warmed up and not yet started. Raises SeptetError."""
+        began = time.monotonic()
+        config, text = source.config()
+        folder = inside(source.folder / str(version), source.folder)
+        if not (config.backend or config.platform):
+            config = replace(config, backend=guess_backend(folder))
+        if not backend_of(config):
+            require(config, text)
+        make = self._python if backend_of(config) == "python" else self._engines
+        served = make(source, config, text, folder)
+        served.load_seconds = time.monotonic() - began
+        return served
+
+    def _engines(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
+        """A version whose instances are engines: the first one's file completes the configuration."""
+        path = find_file(config, folder)
+        if path is not None:
+            inside(path, source.folder)
+        shares = self._shares(config)
+        engine = open_engine(config, path, shares[0])
+        try:
+            if self._auto_complete:
+                config = from_file(config, engine.inputs, engine.outputs)
+            config = defaults(config, path.name if path else "")
+            require(config, text)
+            require_match(config, engine.inputs, engine.outputs)
+        except BaseException:
+            engine.close()
+            raise
+        if isolated(config):
+            engine.close()
+            return self._processes(source, config, folder, ENGINE_FILE)
+        first = iter([engine])
+        served = Served(config, folder.name, Signature(config), self._expiry)
+        gather = Gather(config, served.signature)
+
+        def opener(share: Partition) -> Open:
+            return lambda: EngineExecutor(next(first, None) or open_engine(config, path, share), gather)
+
+        return self._staff(source, served, [opener(share) for share in shares])
+
+    def _python(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
+        """A version whose instances are processes with the model's own code."""
+        path = find_file(config, folder)
+        assert path is not None
+        file = inside(path, source.folder)
+        if self._auto_complete and b"auto_complete_config" in file.read_bytes():
+            config = completed(config, file, self._partition.cores)
+        config = defaults(config, path.name)
+        require(config, text)
+        return self._processes(source, config, folder, file)
+
+    def _processes(self, source: Source, config: ModelConfig, folder: Path, file: Path) -> Served:
+        served = Served(config, folder.name, Signature(config), self._expiry)
+
+        def opener(index: int, share: Partition) -> Open:
+            setup = setup_of(config, f"{config.name}_{index}", folder, file)
+            return lambda: ProcessExecutor(
+                setup, share.cores, served.signature, self._server, limits_of(config), decoupled=config.decoupled
+            )
+
+        return self._staff(source, served, [opener(*each) for each in enumerate(self._shares(config))])
+
+    def _staff(self, source: Source, served: Served, opens: Sequence[Open]) -> Served:
+        """`served` with its instances, each warmed up."""
+        config = served.config
+        served.labels = _labels(config, source.folder)
+
+        def warmed(open_: Open) -> Open:
+            def opened() -> Executor:
+                executor = open_()
+                try:
+                    warm_up(executor, config, served.signature, source.folder)
+                except BaseException:
+                    executor.close()
+                    raise
+                return executor
+
+            return opened
+
+        instances: list[Instance] = []
+        try:
+            for index, open_ in enumerate(opens):
+                name = f"{config.name}_{index}"
+                instances.append(
+                    Instance(name, warmed(open_), served.scheduler, served.statistics, served.instance_failed)
+                )
+        except BaseException:
+            for instance in instances:
+                instance.close()
+            raise
+        served.instances = instances
+        return served
+
+    def _shares(self, config: ModelConfig) -> list[Partition]:
+        """The cores of each instance: all of them for one, an equal part of them each for several."""
+        count = sum(max(1, group.count) for group in config.instance_group if not group.passive) or 1
+        cores, part = self._partition.cores, max(1, len(self._partition.cores) // count)
+        return [
+            Partition(
+                f"{config.name}_{index}", tuple(cores[(index * part + at) % len(cores)] for at in range(part))
+            )
+            for index in range(count)
+        ]
+
+
+def _labels(config: ModelConfig, folder: Path) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for output in config.output:
+        if output.label_filename:
+            path = inside(folder / relative(output.label_filename), folder)
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigInvalid(f"label file '{output.label_filename}' is not readable") from error
+            found[output.name] = tuple(line.strip() for line in lines if line.strip())
+    return found

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages over a socket between two processes, each with its length before it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+import msgspec
+
+_LENGTH = struct.Struct("<I")
+_LARGEST = 1 << 31
+
+Out = TypeVar("Out")
+In = TypeVar("In")
+
+
+class ChannelClosed(Exception):
+    """The other side is gone, or speaks nonsense."""
+
+
+class Channel(Generic[Out, In]):
+    """Sends messages of one type and receives messages of another; sending is safe from any thread."""
+
+    def __init__(self, sock: socket.socket, receives: object) -> None:
+        self._socket = sock
+        self._decoder: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(receives)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._sending = threading.Lock()
+        self._buffer = bytearray()
+
+    def send(self, message: Out) -> None:
+        """Send a message. Raises ChannelClosed."""
+        body = self._encoder.encode(message)
+        try:
+            with self._sending:
+                self._socket.sendall(_LENGTH.pack(len(body)) + body)
+        except OSError as error:
+            raise ChannelClosed(str(error)) from error
+
+    def receive(self, seconds: float | None = None) -> In:
+        """Wait for a message. Raises ChannelClosed, TimeoutError after `seconds`."""
+        try:
+            self._socket.settimeout(seconds)
+            [size] = _LENGTH.unpack(self._exactly(_LENGTH.size))
+            if size > _LARGEST:
+                raise ChannelClosed("a message of impossible length")
+            return self._decoder.decode(self._exactly(size))
+        except TimeoutError:
+            raise
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ChannelClosed(str(error)) from error
+
+    def _exactly(self, size: int) -> bytearray:
+        buffer = self._buffer
+        while len(buffer) < size:
+            chunk = self._socket.recv(max(65_536, size - len(buffer)))
+            if not chunk:
+                raise ChannelClosed("the other side is gone")
+            buffer += chunk
+        self._buffer = buffer[size:]
+        del buffer[size:]
+        return buffer
+
+    def close(self) -> None:
+        """Hang up: whoever waits in `receive`, here or there, is told."""
+        with suppress(OSError):  # the other side was quicker
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of one instance of a Python model: ``python -m septet.serving.process.child DESCRIPTORS``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from septet.serving.process import pb_utils
+from septet.serving.process.arena import Arena
+from septet.serving.process.caller import Caller
+from septet.serving.process.channel import Channel, ChannelClosed
+from septet.serving.process.messages import (
+    Asked,
+    Done,
+    Execute,
+    Failed,
+    FromProcess,
+    Given,
+    Ready,
+    Sent,
+    Setup,
+    ToProcess,
+    pack,
+    unpack,
+)
+from septet.serving.process.requests import HOST, InferenceRequest, InferenceResponseSender
+from septet.serving.process.tensors import InferenceResponse, Tensor, TritonError
+
+MODULE = "triton_python_backend_utils"
+
+Responses = Sequence[InferenceResponse | None] | None
+
+
+class Child:
+    """One model, asked by its server over `channel`, until that says so or is gone."""
+
+    def __init__(
+        self, channel: Channel[FromProcess, ToProcess], caller: Caller, inputs: Arena, outputs: Arena
+    ) -> None:
+        self.caller = caller
+        self._channel = channel
+        self._inputs, self._outputs = inputs, outputs
+        self._model: Any = None
+        self._decoupled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self) -> None:
+        """Answer everything. Returns when there is no more."""
+        setup = self._channel.receive()
+        if not isinstance(setup, Setup) or not self._initialise(setup):
+            return
+        while isinstance(message := self._channel.receive(), Execute):
+            self._channel.send(self._execute(message.requests))
+        if hasattr(self._model, "finalize"):
+            self._model.finalize()
+
+    def _initialise(self, setup: Setup) -> bool:
+        """Whether the model can be asked now."""
+        pb_utils.MODEL_DIR.append(setup.folder)
+        config = json.loads(setup.config)
+        try:
+            kind = _import(Path(setup.file)).TritonPythonModel
+            if setup.complete:
+                self._channel.send(Ready(json.dumps(_complete(kind, config))))
+                return False
+            self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
+            self._model = kind()
+            if hasattr(self._model, "initialize"):
+                self._model.initialize(_arguments(setup))
+            if inspect.iscoroutinefunction(self._model.execute):
+                self._loop = _running_loop()
+        except BaseException as error:
+            self._channel.send(Failed(_told(error)))
+            return False
+        self._channel.send(Ready())
+        return True
+
+    def _execute(self, asked: Sequence[Asked]) -> FromProcess:
+        requests = [self._request(each) for each in asked]
+        try:
+            responses = self._model.execute(requests)
+            if inspect.isawaitable(responses):
+                assert self._loop is not None
+                responses = asyncio.run_coroutine_threadsafe(_awaited(responses), self._loop).result()
+            return self._done(responses, len(requests))
+        except Exception as error:
+            return Failed(_told(error))
+
+    def _done(self, responses: Responses, count: int) -> FromProcess:
+        if responses is None:  # everything is sent by the response senders
+            return Done([None] * count)
+        if self._decoupled:
+            return Failed("execute of a decoupled model must return None")
+        if not isinstance(responses, list | tuple) or len(responses) != count:
+            have = len(responses) if isinstance(responses, list | tuple) else type(responses).__name__
+            return Failed(f"execute must return a list of {count} responses, not {have}")
+        self._outputs.clear()
+        return Done([_given(each, self._outputs) for each in responses])
+
+    def _request(self, asked: Asked) -> InferenceRequest:
+        parameters = dict(asked.parameters)
+        request = InferenceRequest(
+            [Tensor(each.name, unpack(each, self._inputs)) for each in asked.inputs],
+            asked.wanted,
+            asked.model,
+            int(asked.version or -1),
+            asked.id,
+            _correlation(parameters.pop("sequence_id", 0)),
+            bool(parameters.pop("sequence_start", False)) + 2 * bool(parameters.pop("sequence_end", False)),
+            asked.timeout,
+            None,
+            None,
+            parameters,
+        )
+        request._number = asked.number
+        request._sender = InferenceResponseSender(asked.number, self._send, request.is_cancelled)
+        return request
+
+    def _send(self, number: int, response: InferenceResponse | None, final: bool) -> None:
+        given = None if response is None else _given(response, None)
+        self._channel.send(Sent(number, given, final))
+
+
+def _correlation(value: object) -> int | str:
+    return value if isinstance(value, int | str) else 0
+
+
+def _given(response: InferenceResponse | None, arena: Arena | None) -> Given | None:
+    if response is None:
+        return None
+    error = response.error()
+    if error is not None:
+        code = error.code() if isinstance(error, TritonError) else "INTERNAL"
+        return Given([], {}, str(error), code)
+    outputs = [pack(each.name(), each.as_numpy(), arena) for each in response.output_tensors()]
+    return Given(outputs, json.loads(response.parameters()))
+
+
+def _import(file: Path) -> ModuleType:
+    """The model's file as a module; files beside it can be imported from it."""
+    sys.modules[MODULE] = pb_utils
+    sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location("model", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["model"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _complete(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
+    if not hasattr(kind, "auto_complete_config"):
+        return config
+    completed = kind.auto_complete_config(pb_utils.ModelConfig(config))
+    if not isinstance(completed, pb_utils.ModelConfig):
+        raise TypeError("auto_complete_config must return the configuration that it is given")
+    return completed.as_dict()
+
+
+def _arguments(setup: Setup) -> dict[str, str]:
+    return {
+        "model_config": setup.config,
+        "model_name": setup.name,
+        "model_version": setup.version,
+        "model_repository": str(Path(setup.folder).parent),
+        "model_instance_name": setup.instance,
+        "model_instance_kind": "CPU",
+        "model_instance_device_id": "0",
+    }
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="septet-coroutines", daemon=True).start()
+    return loop
+
+
+async def _awaited(responses: Any) -> Any:
+    return await responses
+
+
+def _told(error: BaseException) -> str:
+    """One line for the client; where it came from is for the log."""
+    traceback.print_exception(error)
+    return " ".join(f"{type(error).__name__}: {error}".split())[:1_000]
+
+
+def _end_with_parent(lifeline: int) -> None:
+    """Wait until the other end of a pipe is closed: the server has ended, whatever it died of."""
+    os.read(lifeline, 1)
+    os._exit(1)
+
+
+def main(descriptors: Sequence[int]) -> None:
+    """Serve the model that the server names over the first of its `descriptors`."""
+    channel, calls, inputs, outputs, lifeline = descriptors
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    child = Child(
+        Channel(socket.socket(fileno=channel), ToProcess),
+        Caller(socket.socket(fileno=calls)),
+        Arena(inputs),
+        Arena(outputs),
+    )
+    HOST.append(child)
+    with suppress(ChannelClosed):  # the server hung up
+        child.run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads of the model must not keep its process
+
+
+if __name__ == "__main__":
+    main([int(each) for each in sys.argv[1:]])

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs batches in a Python model's process."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic_ns
+
+from septet.errors import InferenceFailed, InstanceCrashed, ModelFailed, SeptetError, Status
+from septet.request import Response
+from septet.serving.executor import Executor, fail
+from septet.serving.pending import Pending
+from septet.serving.process.arena import Arena
+from septet.serving.process.channel import ChannelClosed
+from septet.serving.process.messages import (
+    Asked,
+    Done,
+    Execute,
+    Failed,
+    FromProcess,
+    Given,
+    Sent,
+    Setup,
+    pack,
+    unpack,
+)
+from septet.serving.process.process import Process
+from septet.serving.process.questions import Server
+from septet.serving.signature import Signature
+from septet.serving.statistics import Phases, Statistics
+from septet.tensor import KSERVE_NAMES, Array
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long, in seconds, a model may take to be initialised, and to execute a batch."""
+
+    start: float = 600.0
+    execute: float = 300.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request that the process has; `last` is what is to be answered once it says that was all."""
+
+    pending: Pending
+    statistics: Statistics
+    begin: int
+    infer: int
+    last: Given | None = None
+
+
+class ProcessExecutor(Executor):
+    """A Python model in a process of its own, whose responses are checked before anybody gets them.
+
+    A decoupled model's responses may come at any time, so a thread listens for them; the others answer before
+    the next batch. Raises LoadFailed where the model does not initialise.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        cores: Sequence[int],
+        signature: Signature,
+        server: Server,
+        limits: Limits,
+        *,
+        decoupled: bool,
+    ) -> None:
+        self._signature = signature
+        self._decoupled = decoupled
+        self._limits = limits
+        self._numbers = itertools.count()
+        self._open: dict[int, _Open] = {}
+        self._dead = threading.Event()
+        self._on_death: Callable[[], None] = lambda: None
+        self._process = Process(
+            cores, lambda asked, process: server.asked(asked, process, self._cancelled), self._died
+        )
+        self._process.set_up(setup, limits.start)
+        self._ends: queue.SimpleQueue[Done | Failed | None] = queue.SimpleQueue()
+        if decoupled:
+            threading.Thread(target=self._listen, name=f"septet-{setup.instance}-responses", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        return not self._dead.is_set()
+
+    @property
+    def pid(self) -> int:
+        """The number of the model's process."""
+        return self._process.pid
+
+    def watch(self, on_death: Callable[[], None]) -> None:
+        self._on_death = on_death
+        if self._dead.is_set():
+            on_death()
+
+    def execute(self, batch: list[Pending], statistics: Statistics) -> None:
+        begin = monotonic_ns()
+        self._process.inputs.clear()
+        asked = [self._asked(pending, statistics, begin) for pending in batch]
+        infer = monotonic_ns()
+        for each in asked:
+            self._open[each.number].infer = infer
+        try:
+            self._finish(self._run(Execute(asked)), asked)
+            self._outstanding(asked)
+        finally:
+            if not self._decoupled or self._dead.is_set():
+                for each in asked:
+                    self._open.pop(each.number, None)
+
+    def close(self) -> None:
+        self._process.close()
+
+    def _asked(self, pending: Pending, statistics: Statistics, begin: int) -> Asked:
+        request, number = pending.request, next(self._numbers)
+        self._open[number] = _Open(pending, statistics, begin, begin)
+        timeout = request.parameters.get("timeout", 0)
+        return Asked(
+            number,
+            request.model,
+            pending.version,
+            request.id,
+            [pack(name, array, self._process.inputs) for name, array in request.inputs.items()],
+            [wanted.name for wanted in request.wanted] or list(self._signature.outputs),
+            request.parameters,
+            timeout if isinstance(timeout, int) else 0,
+        )
+
+    def _run(self, message: Execute) -> Done | Failed:
+        """Have the process execute, and take what is sent meanwhile. Raises InstanceCrashed."""
+        if not self._decoupled:
+            self._process.send(message)
+            answer = self._process.receive(self._limits.execute)
+            while isinstance(answer, Sent):
+                self._sent(answer)
+                answer = self._process.receive(self._limits.execute)
+            return _end(answer)
+        self._process.send(message)
+        try:
+            ended = self._ends.get(timeout=self._limits.execute)
+        except queue.Empty:
+            raise self._process.hung(self._limits.execute) from None
+        if ended is None:
+            raise self._process.crashed()
+        return ended
+
+    def _outstanding(self, asked: Sequence[Asked]) -> None:
+        """Of a model that answers every request once, wait for those answers that are still to be sent."""
+        while not self._decoupled and any(each.number in self._open for each in asked):
+            answer = self._process.receive(self._limits.execute)
+            if not isinstance(answer, Sent):
+                raise self._process.nonsense()
+            self._sent(answer)
+
+    def _finish(self, end: Done | Failed, asked: Sequence[Asked]) -> None:
+        """Answer with what ``execute`` returned."""
+        if isinstance(end, Failed):
+            fail_all = [self._open.pop(each.number) for each in asked if each.number in self._open]
+            for opened in fail_all:
+                fail([opened.pending], ModelFailed(end.text), opened.statistics)
+            return
+        if len(end.responses) != len(asked):
+            raise self._process.nonsense()
+        output = monotonic_ns()
+        good: list[_Open] = []
+        for each, given in zip(asked, end.responses, strict=True):
+            if given is None or each.number not in self._open:
+                continue
+            opened = self._open.pop(each.number)
+            if self._answer(opened, given, self._process.outputs):
+                good.append(opened)
+        if good:
+            first = good[0]
+            phases = Phases(first.begin, first.infer, output, monotonic_ns())
+            first.statistics.executed([opened.pending for opened in good], phases)
+
+    def _answer(self, opened: _Open, given: Given, arena: Arena | None) -> bool:
+        """Answer a request for good; whether with success."""
+        pending = opened.pending
+        try:
+            outputs = self._outputs(given, pending, arena)
+        except SeptetError as error:
+            fail([pending], error, opened.statistics)
+            return False
+        if given.parameters:
+            pending.send(
+                Response(pending.request.model, pending.version, pending.request.id, outputs, given.parameters)
+            )
+        else:
+            pending.succeed(outputs)
+        return True
+
+    def _sent(self, sent: Sent) -> None:
+        """Take one of several responses."""
+        opened = self._open.get(sent.number)
+        if opened is None:
+            return
+        if not self._decoupled:
+            opened.last = sent.response or opened.last
+            if sent.final:
+                self._open.pop(sent.number)
+                none = Given([], {}, "the model sent no response")
+                if self._answer(opened, opened.last or none, None):
+                    self._count(opened)
+            return
+        if sent.final:
+            self._open.pop(sent.number)
+        self._stream(opened, sent)
+
+    def _stream(self, opened: _Open, sent: Sent) -> None:
+        pending, given = opened.pending, sent.response
+        response = Response(pending.request.model, pending.version, pending.request.id, final=sent.final)
+        try:
+            if given is not None:
+                response.outputs = self._outputs(given, pending, None)
+                response.parameters = dict(given.parameters)
+        except SeptetError as error:
+            response.error = error
+            opened.statistics.failed(pending, error)
+        pending.send(response)
+        if sent.final and response.error is None:
+            self._count(opened)
+
+    def _count(self, opened: _Open) -> None:
+        now = monotonic_ns()
+        opened.statistics.executed([opened.pending], Phases(opened.begin, opened.infer, now, now))
+
+    def _outputs(self, given: Given, pending: Pending, arena: Arena | None) -> dict[str, Array]:
+        """A response's tensors. Raises ModelFailed, InferenceFailed (not what the model is said to give)."""
+        if given.error is not None:
+            raise ModelFailed(
+                given.error, Status[given.code] if given.code in Status.__members__ else Status.INTERNAL
+            )
+        outputs: dict[str, Array] = {}
+        wanted = {each.name for each in pending.request.wanted}
+        for packed in given.outputs:
+            slot = self._signature.outputs.get(packed.name)
+            if slot is None:
+                raise InferenceFailed(f"the model gave an output '{packed.name}' that it is not said to have")
+            try:
+                array = unpack(packed, arena)
+            except ValueError as error:
+                raise InferenceFailed(f"output '{packed.name}' is not readable: {error}") from error
+            dims = array.shape[1:] if self._signature.max_batch else array.shape
+            if (
+                array.dtype != slot.dtype
+                or not slot.admits(dims)
+                or (self._signature.max_batch and not array.ndim)
+            ):
+                want = f"{KSERVE_NAMES[slot.dtype]} {list(slot.dims)}"
+                raise InferenceFailed(
+                    f"output '{slot.name}' came as {packed.datatype} {list(dims)}, not as {want}"
+                )
+            if not wanted or slot.name in wanted:
+                outputs[slot.name] = array
+        if missing := wanted - outputs.keys():
+            raise InferenceFailed(f"the model gave no output '{min(missing)}'")
+        return outputs
+
+    def _listen(self) -> None:
+        """Take a decoupled model's messages until its process is gone; then fail what it has not answered."""
+        while True:
+            try:
+                message = self._process.channel.receive()
+            except ChannelClosed:
+                break
+            if isinstance(message, Sent):
+                self._sent(message)
+            elif isinstance(message, Done | Failed):
+                self._ends.put(message)
+        self._dead.set()
+        self._ends.put(None)
+        for number in list(self._open):
+            if (opened := self._open.pop(number, None)) is not None:
+                fail([opened.pending], InstanceCrashed("the model's process died"), opened.statistics)
+
+    def _cancelled(self, number: int) -> bool:
+        opened = self._open.get(number)
+        return opened is None or opened.pending.request.cancelled
+
+    def _died(self) -> None:
+        self._dead.set()
+        self._on_death()
+
+
+def _end(answer: FromProcess) -> Done | Failed:
+    return answer if isinstance(answer, Done | Failed) else Failed("unexpected answer")

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server and a model's process say to each other: msgpack, never pickle; large tensors lie in an arena."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from septet.serving.process.arena import Arena
+from septet.tensor import KSERVE_DTYPES, KSERVE_NAMES, Array, from_raw, to_raw
+
+INLINE = 4_096
+"""Tensors of up to so many bytes travel in the message."""
+
+Parameters: TypeAlias = dict[str, str | int | float | bool]
+
+
+class Packed(msgspec.Struct, array_like=True):
+    """A tensor: its bytes in `data`, or `size` bytes from `offset` on in the sender's arena."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes = b""
+    offset: int = -1
+    size: int = 0
+
+
+class Setup(msgspec.Struct, tag=True):
+    """The first message to a process: `config` is JSON; `complete` asks for ``auto_complete_config`` only."""
+
+    config: str
+    name: str
+    version: str
+    instance: str
+    folder: str
+    file: str
+    complete: bool = False
+
+
+class Asked(msgspec.Struct, array_like=True):
+    """A request. `number` is its own as long as the process lives."""
+
+    number: int
+    model: str
+    version: str
+    id: str
+    inputs: list[Packed]
+    wanted: list[str]
+    parameters: Parameters
+    timeout: int = 0
+
+
+class Execute(msgspec.Struct, tag=True):
+    """Run these requests together."""
+
+    requests: list[Asked]
+
+
+class Given(msgspec.Struct, array_like=True):
+    """A response: tensors, or an error by Triton's code."""
+
+    outputs: list[Packed]
+    parameters: Parameters = {}
+    error: str | None = None
+    code: str = "INTERNAL"
+
+
+class Ready(msgspec.Struct, tag=True):
+    """The model is initialised; `config` is JSON where it was to be completed."""
+
+    config: str = ""
+
+
+class Failed(msgspec.Struct, tag=True):
+    """The model is not initialised, or its ``execute`` as a whole failed."""
+
+    text: str
+
+
+class Done(msgspec.Struct, tag=True):
+    """``execute`` has returned; one response a request, except those that are sent later or were sent before."""
+
+    responses: list[Given | None]
+
+
+class Sent(msgspec.Struct, tag=True):
+    """One of several responses to request `number`."""
+
+    number: int
+    response: Given | None
+    final: bool
+
+
+class Call(msgspec.Struct, tag=True):
+    """A model asks another; `call` tells the answers apart."""
+
+    call: int
+    request: Asked
+
+
+class Called(msgspec.Struct, tag=True):
+    """An answer to a `Call`."""
+
+    call: int
+    response: Given
+    final: bool
+
+
+class Question(msgspec.Struct, tag=True):
+    """Is request `number` cancelled? Or, with `model`: is that model ready?"""
+
+    call: int
+    number: int = -1
+    model: str = ""
+    version: str = ""
+
+
+class Reply(msgspec.Struct, tag=True):
+    """Yes or no to a `Question`."""
+
+    call: int
+    yes: bool
+
+
+class Finish(msgspec.Struct, tag=True):
+    """Finalise the model and end."""
+
+
+ToProcess: TypeAlias = Setup | Execute | Finish
+FromProcess: TypeAlias = Ready | Failed | Done | Sent
+ToCaller: TypeAlias = Called | Reply
+FromCaller: TypeAlias = Call | Question
+
+
+def pack(name: str, array: Array, arena: Arena | None) -> Packed:
+    """`array` as it is sent: in the message, or in `arena` where there is one and the tensor is large."""
+    raw = to_raw(array)
+    datatype = KSERVE_NAMES[array.dtype] if array.dtype.kind not in "SU" else "BYTES"
+    if arena is None or len(raw) <= INLINE:
+        return Packed(name, datatype, array.shape, bytes(raw))
+    return Packed(name, datatype, array.shape, b"", arena.place(raw), len(raw))
+
+
+def unpack(packed: Packed, arena: Arena | None) -> Array:
+    """The tensor that was sent, in memory of its own. Raises ValueError where its bytes are not what it says."""
+    dtype = KSERVE_DTYPES.get(packed.datatype)
+    if dtype is None:
+        raise ValueError(f"no datatype is called {packed.datatype!r}")
+    if packed.offset < 0:
+        return from_raw(bytearray(packed.data), dtype, packed.shape)
+    if arena is None:
+        raise ValueError("a tensor lies in an arena that is not there")
+    return from_raw(arena.copy(packed.offset, packed.size), dtype, packed.shape)

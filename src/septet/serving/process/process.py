@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's end of a model's process: start it, talk to it, notice its death, end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from septet.errors import InstanceCrashed, LoadFailed
+from septet.serving.process.arena import Arena
+from septet.serving.process.channel import Channel, ChannelClosed
+from septet.serving.process.messages import (
+    Failed,
+    Finish,
+    FromCaller,
+    FromProcess,
+    Ready,
+    Setup,
+    ToCaller,
+    ToProcess,
+)
+
+_MODULE = "septet.serving.process.child"
+_FINISH_SECONDS = 5.0
+
+OnQuestion = Callable[[FromCaller, "Process"], None]
+
+
+class Process:
+    """A running process, pinned to `cores`.
+
+    `on_question` is called, on a thread of this process, with whatever the model asks; `on_death`, on the same
+    thread, when the process has ended in any way.
+    """
+
+    def __init__(self, cores: Sequence[int], on_question: OnQuestion, on_death: Callable[[], None]) -> None:
+        ours, theirs = socket.socketpair()
+        our_calls, their_calls = socket.socketpair()
+        self.inputs, self.outputs = Arena.create(), Arena.create()
+        lifeline, self._lifeline = os.pipe()
+        passed = (theirs.fileno(), their_calls.fileno(), self.inputs.descriptor, self.outputs.descriptor, lifeline)
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", _MODULE, *map(str, passed)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=passed,
+            start_new_session=True,  # Ctrl-C reaches only the server, which then ends its models
+        )
+        with suppress(OSError):  # it may be gone already: the first message tells
+            os.sched_setaffinity(self._popen.pid, cores)
+        for descriptor in (theirs, their_calls):
+            descriptor.close()
+        os.close(lifeline)
+        self.channel: Channel[ToProcess, FromProcess] = Channel(ours, FromProcess)
+        self.calls: Channel[ToCaller, FromCaller] = Channel(our_calls, FromCaller)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._listener = threading.Thread(
+            target=self._listen, args=(on_question, on_death), name=f"septet-calls-{self.pid}", daemon=True
+        )
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._popen.pid
+
+    def set_up(self, setup: Setup, seconds: float) -> Ready:
+        """Have the model initialised. Raises LoadFailed, after which the process is closed."""
+        try:
+            self.channel.send(setup)
+            answer = self.channel.receive(seconds)
+        except TimeoutError as error:
+            self.kill()
+            raise LoadFailed(f"{setup.instance}: not initialised within {seconds:g} s") from error
+        except ChannelClosed as error:
+            raise LoadFailed(f"{setup.instance}: the process died while it started ({self.death()})") from error
+        finally:
+            if self._popen.poll() is not None:
+                self.close()
+        if isinstance(answer, Ready):
+            return answer
+        self.close()
+        raise LoadFailed(f"{setup.instance}: {answer.text if isinstance(answer, Failed) else 'unexpected answer'}")
+
+    def send(self, message: ToProcess) -> None:
+        """Send a message. Raises InstanceCrashed."""
+        try:
+            self.channel.send(message)
+        except ChannelClosed as error:
+            raise self.crashed() from error
+
+    def receive(self, seconds: float) -> FromProcess:
+        """Wait for a message. Raises InstanceCrashed when the process dies, hangs or talks nonsense."""
+        try:
+            return self.channel.receive(seconds)
+        except TimeoutError:
+            raise self.hung(seconds) from None
+        except ChannelClosed as error:
+            raise self.crashed() from error
+
+    def hung(self, seconds: float) -> InstanceCrashed:
+        """End the process, which did not answer in time; the error to be raised."""
+        self.kill()
+        return InstanceCrashed(f"the model did not answer within {seconds:g} s, and its process was ended")
+
+    def crashed(self) -> InstanceCrashed:
+        """See that the process is gone; the error to be raised."""
+        died = self.death()
+        self.kill()
+        return InstanceCrashed(f"the model's process died ({died})")
+
+    def nonsense(self) -> InstanceCrashed:
+        """End the process, whose answer fits no question; the error to be raised."""
+        self.kill()
+        return InstanceCrashed("the model's process gave an answer that fits no question, and was ended")
+
+    def death(self) -> str:
+        """What the process died of, in words; waits for it a moment."""
+        try:
+            status = self._popen.wait(_FINISH_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "still running"
+        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+    def kill(self) -> None:
+        """End the process, and whatever it started, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    def close(self) -> None:
+        """Let the model finalise, end the process, free everything. Closing twice is harmless."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        with suppress(ChannelClosed):
+            self.channel.send(Finish())
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(_FINISH_SECONDS)
+        self.kill()
+        os.close(self._lifeline)
+        self.channel.close()
+        self.calls.close()
+        if threading.current_thread() is not self._listener:
+            self._listener.join()
+        self.inputs.close()
+        self.outputs.close()
+
+    def _listen(self, on_question: OnQuestion, on_death: Callable[[], None]) -> None:
+        try:
+            while True:
+                on_question(self.calls.receive(), self)
+        except ChannelClosed:
+            on_death()

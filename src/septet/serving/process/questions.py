@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model in a process may ask its server: other models, and whether somebody still waits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from septet.errors import RequestInvalid, SeptetError
+from septet.request import Answer, Request, Response, Wanted
+from septet.serving.process.channel import ChannelClosed
+from septet.serving.process.messages import Asked, Call, Called, FromCaller, Given, Reply, pack, unpack
+from septet.serving.process.process import Process
+
+_LOG = logging.getLogger("septet.serving")
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server's ways in: `submit` takes a request, `is_ready` knows a model and a version."""
+
+    submit: Callable[[Request, Answer], None]
+    is_ready: Callable[[str, str], bool]
+
+    def asked(self, asked: FromCaller, process: Process, cancelled: Callable[[int], bool]) -> None:
+        """Answer a question, now or when the other model does."""
+        if isinstance(asked, Call):
+            self._call(asked, process)
+            return
+        with suppress(ChannelClosed):
+            process.calls.send(Reply(asked.call, self._ready(asked) if asked.model else cancelled(asked.number)))
+
+    def _ready(self, asked: FromCaller) -> bool:
+        try:
+            return not isinstance(asked, Call) and self.is_ready(asked.model, asked.version)
+        except SeptetError:
+            return False
+
+    def _call(self, call: Call, process: Process) -> None:
+        def answer(response: Response) -> None:
+            with suppress(ChannelClosed):  # the model that asked is gone
+                process.calls.send(Called(call.call, _given(response), response.final))
+
+        try:
+            request = _request(call.request)
+        except SeptetError as error:
+            answer(Response(call.request.model, error=error))
+        else:
+            self.submit(request, answer)
+
+
+def _request(asked: Asked) -> Request:
+    try:
+        inputs = {each.name: unpack(each, None) for each in asked.inputs}
+    except ValueError as error:
+        raise RequestInvalid(f"a tensor is not readable: {error}") from error
+    parameters = dict(asked.parameters)
+    if asked.timeout:
+        parameters["timeout"] = asked.timeout
+    wanted = tuple(Wanted(name) for name in asked.wanted)
+    return Request(asked.model, inputs, asked.version, asked.id, wanted, parameters)
+
+
+def _given(response: Response) -> Given:
+    if response.error is not None:
+        return Given([], {}, str(response.error), response.error.status.code)
+    outputs = [pack(name, array, None) for name, array in response.outputs.items()]
+    return Given(outputs, response.parameters)

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which models there are, how far each version is, and which of them answers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from septet.errors import LoadFailed, ModelNotReady, ModelUnknown, RequestInvalid, SeptetError, VersionUnknown
+from septet.serving.life import TRANSITIONS, Event, State
+from septet.serving.loader import Loader, Source
+from septet.serving.override import Override
+from septet.serving.served import Served
+from septet.serving.storage import Storage, require_name
+
+_LOG = logging.getLogger("septet.serving")
+
+
+@dataclass
+class Record:
+    """A version: its state, why it is in it, and what answers."""
+
+    state: State | None = None
+    reason: str = ""
+    served: Served | None = None
+
+    def happens(self, event: Event, reason: str = "") -> None:
+        """Go to the state that `event` leads to."""
+        self.state = TRANSITIONS[self.state, event]
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of the index: a model, or one version of it that was ever asked for."""
+
+    name: str
+    version: str = ""
+    state: str = ""
+    reason: str = ""
+
+
+class Repository:
+    """The models of several storages; where two have the same name, neither is served."""
+
+    def __init__(self, storages: Sequence[Storage], loader: Loader) -> None:
+        self._storages = storages
+        self._loader = loader
+        self._records: dict[str, dict[int, Record]] = {}
+        self._answering: dict[tuple[str, str], Served] = {}
+        self._overrides: dict[str, Override] = {}
+        self._stamps: dict[str, str] = {}
+        self._table = threading.RLock()
+        self._loading: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._ending: list[threading.Thread] = []
+
+    def find(self, name: str, version: str = "") -> Served:
+        """What answers for a version, or for the highest that is ready.
+
+        Raises ModelUnknown, VersionUnknown, ModelNotReady, RequestInvalid (impossible name or version).
+        """
+        found = self._answering.get((name, version))
+        if found is None:
+            raise self._why_not(name, version)
+        return found
+
+    def names(self) -> list[str]:
+        """All models in the storages. Raises nothing for a name that is there twice: loading it does."""
+        return sorted({name for storage in self._storages for name in storage.names()})
+
+    def versions(self, name: str) -> list[Served]:
+        """What answers for `name`, in ascending order of versions."""
+        with self._table:
+            records = self._records.get(name, {})
+            return [record.served for _, record in sorted(records.items()) if record.served is not None]
+
+    def every(self) -> list[Served]:
+        """Everything that answers."""
+        with self._table:
+            return [served for name in sorted(self._records) for served in self.versions(name)]
+
+    def index(self, ready: bool = False) -> list[Listed]:
+        """Every model that is there, with every version that was ever asked for; `ready` keeps only those."""
+        lines: list[Listed] = []
+        with self._table:
+            for name in sorted({*self.names(), *self._records}):
+                records = self._records.get(name, {})
+                if not records and not ready:
+                    lines.append(Listed(name))
+                for version, record in sorted(records.items()):
+                    line = _listed(name, version, record)
+                    if line.state == "READY" or not ready:
+                        lines.append(line)
+        return lines
+
+    def ready(self) -> bool:
+        """Whether every model that was asked for can answer."""
+        with self._table:
+            records = [record for each in self._records.values() for record in each.values()]
+        return all(
+            record.served.ready
+            if record.served is not None
+            else record.state is not State.UNAVAILABLE or record.reason == _UNLOADED
+            for record in records
+        )
+
+    def load(self, name: str, override: Override | None = None) -> None:
+        """Load a model, or load it anew; what served before serves until the new one is ready, and if that fails.
+
+        Raises LoadFailed, RequestInvalid.
+        """
+        require_name(name)
+        with self._loading[name]:
+            try:
+                source = override.source(name, self._folder) if override else Source(name, self._folder(name))
+                config, _ = source.config()
+                versions = source.versions(config)
+                stamp = "" if override else self._stamp(name)
+            except SeptetError as error:
+                self._refuse(name, error)
+                raise LoadFailed(f"failed to load '{name}': {error}") from error
+            self._load(source, versions)
+            self._stamps[name] = stamp
+            self._keep(name, override)
+
+    def unload(self, name: str) -> None:
+        """Let a model end: nothing new is taken, what waits is still run. Unknown names are left alone."""
+        require_name(name)
+        with self._loading[name]:
+            self._stamps.pop(name, None)
+            with self._table:
+                records = self._records.get(name, {})
+                ended = {version: record.served for version, record in records.items()}
+                for version in ended:
+                    records[version].happens(Event.UNLOAD)
+                    records[version].served = None
+                self._rebuild()
+            for version, served in ended.items():
+                self._end(name, version, served)
+            self._keep(name, None)
+
+    def poll(self) -> None:
+        """Load what is new or changed, unload what is gone."""
+        there = self.names()
+        for name in [name for name in self._stamps if name not in there]:
+            self.unload(name)
+        for name in there:
+            if self._stamps.get(name) != (stamp := self._stamp(name)):
+                self._stamps[name] = stamp  # a model that does not load is not tried again until it changes
+                try:
+                    self.load(name)
+                except SeptetError as error:
+                    _LOG.error("%s", error)
+                    self._stamps[name] = stamp
+
+    def close(self, timeout: float | None = None) -> None:
+        """Let everything end; returns when it has, or after `timeout` seconds a model."""
+        for name in list(self._records):
+            self.unload(name)
+        for thread in list(self._ending):
+            thread.join(timeout)
+
+    def _load(self, source: Source, versions: list[int]) -> None:
+        name = source.name
+        self._all(name, versions, Event.LOAD)
+        loaded: dict[int, Served] = {}
+        failed: dict[int, SeptetError] = {}
+        for version in versions:
+            try:
+                loaded[version] = self._loader.load(source, version)
+            except SeptetError as error:
+                failed[version] = error
+            except Exception:
+                _LOG.exception("'%s', version %d, did not load", name, version)
+                failed[version] = LoadFailed("internal error")
+        if failed and self.versions(name):
+            for served in loaded.values():
+                served.close()
+            loaded = {}
+        self._swap(name, versions, loaded, failed)
+        if failed:
+            first = min(failed)
+            raise LoadFailed(f"failed to load '{name}', version {first}: {failed[first]}") from failed[first]
+
+    def _swap(
+        self, name: str, versions: list[int], loaded: dict[int, Served], failed: dict[int, SeptetError]
+    ) -> None:
+        """Let what was `loaded` answer, and what answered before it end."""
+        for served in loaded.values():
+            served.start()
+        old: list[tuple[int, Served | None]] = []
+        with self._table:
+            records = self._records[name]
+            for version in versions:
+                record = records[version]
+                if version in loaded:
+                    old.append((version, record.served))
+                    record.served = loaded[version]
+                    record.happens(Event.LOADED)
+                elif version in failed:
+                    record.happens(Event.FAILED, str(failed[version]))
+                else:
+                    record.happens(Event.FAILED, "another version did not load")
+            if loaded:
+                for version in [each for each in records if each not in versions]:
+                    old.append((version, records[version].served))
+                    records[version].happens(Event.UNLOAD)
+                    records[version].served = None
+            self._rebuild()
+        for version, ended in old:
+            self._end(name, version, ended)
+
+    def _end(self, name: str, version: int, served: Served | None) -> None:
+        """Close `served` on a thread of its own: requests that it took are still run."""
+
+        def end() -> None:
+            if served is not None:
+                served.close()
+            with self._table:
+                record = self._records[name][version]
+                record.happens(Event.UNLOADED, _UNLOADED if record.served is None else "")
+                self._ending.remove(thread)
+
+        thread = threading.Thread(target=end, name=f"septet-end-{name}", daemon=True)
+        with self._table:
+            self._ending.append(thread)
+        thread.start()
+
+    def _all(self, name: str, versions: list[int], event: Event) -> None:
+        with self._table:
+            records = self._records.setdefault(name, {})
+            for version in versions:
+                records.setdefault(version, Record()).happens(event)
+
+    def _rebuild(self) -> None:
+        """Make the table that requests look into; it is replaced, never changed."""
+        table: dict[tuple[str, str], Served] = {}
+        for name, records in self._records.items():
+            for version, record in sorted(records.items()):
+                if record.served is not None:
+                    table[name, str(version)] = table[name, ""] = record.served
+        self._answering = table
+
+    def _refuse(self, name: str, error: SeptetError) -> None:
+        """Note why a model that was never loaded is not there."""
+        with self._table:
+            for record in self._records.get(name, {}).values():
+                if record.served is None:
+                    record.reason = str(error)
+
+    def _keep(self, name: str, override: Override | None) -> None:
+        """Hold on to the files that a model was loaded from."""
+        before = self._overrides.pop(name, None)
+        if override is not None:
+            self._overrides[name] = override
+        if before is not None and before is not override:
+            before.close()
+
+    def _storage(self, name: str) -> Storage:
+        having = [storage for storage in self._storages if name in storage.names()]
+        if not having:
+            raise ModelUnknown(f"no repository has a model '{name}'")
+        if len(having) > 1:
+            raise LoadFailed(f"{len(having)} repositories have a model '{name}'")
+        return having[0]
+
+    def _folder(self, name: str) -> Path:
+        return self._storage(name).folder(name)
+
+    def _stamp(self, name: str) -> str:
+        return self._storage(name).stamp(name)
+
+    def _why_not(self, name: str, version: str) -> SeptetError:
+        try:
+            require_name(name)
+        except RequestInvalid as error:
+            return error
+        if version and not (version.isascii() and version.isdigit()):
+            return RequestInvalid(f"a version is a number, not '{version[:40]}'")
+        with self._table:
+            records = self._records.get(name)
+            if records is None:
+                return ModelUnknown(f"Request for unknown model: '{name}' is not found")
+            if version and int(version) not in records:
+                return VersionUnknown(f"Request for unknown model: '{name}' version {version} is not found")
+            record = records[int(version)] if version else next((each for each in records.values()), Record())
+            state = record.state.value if record.state else "UNAVAILABLE"
+            return ModelNotReady(f"'{name}'{f' version {version}' if version else ''} is {state}: {record.reason}")
+
+
+def _listed(name: str, version: int, record: Record) -> Listed:
+    reason = record.reason or (record.served.reason if record.served is not None else "")
+    state = record.state.value if record.state is not None else ""
+    if record.served is not None and not record.served.ready:
+        state = State.UNAVAILABLE.value
+    return Listed(name, str(version), state, reason)
+
+
+_UNLOADED = "unloaded"

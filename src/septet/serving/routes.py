@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KServe v2 over HTTP with Triton's extensions: which path asks for what, and how it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from septet.errors import RequestInvalid, SeptetError, Unsupported
+from septet.request import Response
+from septet.serving.failure import told
+from septet.serving.generate import Generation
+from septet.serving.http import BINARY, JSON, Exchange
+from septet.serving.mailbox import Mailbox
+from septet.serving.outputs import classified
+from septet.serving.plane import Plane
+from septet.serving.rpc import statistics_of
+from septet.wire import json as wire
+from septet.wire.configuration import config_document
+from septet.wire.encoding import accepted, compress, decompress
+from septet.wire.head import check_name
+from septet.wire.memory import Memory
+
+LARGE = 64 << 10
+"""Above so many bytes, (de)compression leaves the event loop."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+Names = dict[str, str]
+Handler = Callable[[Plane, Names, Any], Any]
+"""What answers a request that is no inference: plane, names in the path, JSON body -> JSON document or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a path leads: to `infer` (or `generate`, `generate_stream`), or to a handler for each method."""
+
+    names: Names
+    special: str = ""
+    handlers: dict[str, Handler] | None = None
+
+
+Server = Callable[[Exchange, Found], None]
+
+
+class Routes:
+    """The router of all HTTP connections of one server."""
+
+    def __init__(self, plane: Plane, mailbox: Mailbox, executor: Executor, limit: int) -> None:
+        self._plane = plane
+        self._mailbox = mailbox
+        self._executor = executor
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._known = Memory()
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer `exchange`, now or later; never raises."""
+        try:
+            found: Found | None = self._known.get(exchange.url)
+            if found is None:
+                found = find(exchange.url)
+                self._known.keep(exchange.url, found)
+            if found.special:
+                self._post(exchange, found)
+            else:
+                self._manage(exchange, found)
+        except Exception as error:
+            refuse(exchange, error)
+
+    # Inference
+
+    def _post(self, exchange: Exchange, found: Found) -> None:
+        if exchange.method != "POST":
+            exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
+            return
+        serve = self._infer if found.special == "infer" else self._generate
+        encoding = exchange.header(b"content-encoding") if b"content-encoding" in exchange.headers else None
+        if encoding is None or encoding.lower() == "identity":
+            serve(exchange, found)
+        elif len(exchange.body) <= LARGE // 16:
+            exchange.body = decompress(exchange.body, encoding.lower(), self._limit)
+            serve(exchange, found)
+        else:
+            task = self._loop.run_in_executor(
+                self._executor, decompress, exchange.body, encoding.lower(), self._limit
+            )
+            task.add_done_callback(partial(self._decompressed, exchange, found, serve))
+
+    def _decompressed(self, exchange: Exchange, found: Found, serve: Server, task: asyncio.Future[bytes]) -> None:
+        try:
+            exchange.body = task.result()
+            if not exchange.answered:
+                serve(exchange, found)
+        except Exception as error:
+            refuse(exchange, error)
+
+    def _infer(self, exchange: Exchange, found: Found) -> None:
+        names, body = found.names, exchange.body
+        model, version = names["model"], names["version"]
+        length = wire.header_length(exchange.header(b"inference-header-content-length"), len(body))
+        if length == 0 and body:
+            spec = self._plane.raw_input(model, version)
+            shape = tuple([-1 if dim is None else dim for dim in spec.shape])
+            read = wire.read_raw(model, version, body, spec.name, spec.dtype, shape)
+        else:
+            read = wire.read_request(model, version, body, length, self._plane.regions)
+        exchange.request = read.request
+        exchange.body = b""
+        self._plane.submit(read.request, partial(self._mailbox.post, partial(self._answer, exchange, read)))
+
+    def _answer(self, exchange: Exchange, read: wire.Read, response: Response) -> None:
+        """On the loop, with the model's answer."""
+        if exchange.answered:
+            return
+        try:
+            if response.error is not None:
+                raise response.error
+            if not response.final:
+                read.request.cancel()
+                raise Unsupported("a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream")
+            if read.request.wanted:
+                response = classified(self._plane, read.request, response)
+            body = wire.write_response(read.request, response, self._plane.regions, read.binary)
+        except Exception as error:
+            refuse(exchange, error)
+            return
+        exchange.request = None
+        kind = JSON if body.length is None else BINARY
+        extra = "" if body.length is None else f"Inference-Header-Content-Length: {body.length}\r\n"
+        accepts = exchange.headers.get(b"accept-encoding")
+        encoding = None if accepts is None else accepted(accepts.decode("latin-1"))
+        if encoding is None:
+            exchange.answer(200, body.chunks, kind, extra)
+            return
+        extra += f"Content-Encoding: {encoding}\r\n"
+        if sum(map(len, body.chunks)) <= LARGE:
+            exchange.answer(200, [compress(body.chunks, encoding)], kind, extra)
+            return
+        task = self._loop.run_in_executor(self._executor, compress, body.chunks, encoding)
+        task.add_done_callback(lambda done: exchange.answer(200, [done.result()], kind, extra))
+
+    def _generate(self, exchange: Exchange, found: Found) -> None:
+        generation = Generation(exchange, self._plane, self._mailbox, stream=found.special == "generate_stream")
+        task = self._loop.run_in_executor(
+            self._executor, generation.read, found.names["model"], found.names["version"]
+        )
+        task.add_done_callback(generation.submit)
+
+    # Everything else
+
+    def _manage(self, exchange: Exchange, found: Found) -> None:
+        if found.handlers is None:
+            exchange.answer(404, [b'{"error":"Not Found"}'])
+            return
+        handler = found.handlers.get(exchange.method)
+        if handler is None:
+            exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
+            return
+        work = partial(_handled, handler, self._plane, found.names, bytes(exchange.body))
+        if handler in QUICK:
+            _managed(exchange, work)
+        else:
+            task = self._loop.run_in_executor(self._executor, work)
+            task.add_done_callback(lambda done: _managed(exchange, done.result))
+
+
+def _handled(handler: Handler, plane: Plane, names: Names, body: bytes) -> bytes:
+    """The answer's body; on a thread of its own, since it may take long."""
+    document: Any = {}
+    if body.strip():
+        try:
+            document = _decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise RequestInvalid("failed to parse the request JSON: it is no object")
+    answer = handler(plane, names, document)
+    return b"" if answer is None else _encode(answer)
+
+
+def _managed(exchange: Exchange, result: Callable[[], bytes]) -> None:
+    try:
+        exchange.answer(200, [result()])
+    except NotYet as error:
+        exchange.answer(error.http, [_encode(error.document)])
+    except Exception as error:
+        refuse(exchange, error)
+
+
+def refuse(exchange: Exchange, error: BaseException) -> None:
+    """Answer with what went wrong."""
+    exchange.request = None
+    seen = told(error)
+    exchange.answer(seen.status.http, [_encode({"error": str(seen)})])
+
+
+class NotYet(SeptetError):
+    """Not live or not ready: an answer with a document of its own, and no error text."""
+
+    def __init__(self, document: dict[str, bool], http: int = 400) -> None:
+        super().__init__("not ready")
+        self.document = document
+        self.http = http
+
+
+# Handlers, one a route and method
+
+
+def _live(plane: Plane, names: Names, body: Any) -> Any:
+    return _health({"live": plane.live()})
+
+
+def _ready(plane: Plane, names: Names, body: Any) -> Any:
+    return _health({"live": True, "ready": plane.ready()})
+
+
+def _health(document: dict[str, bool]) -> Any:
+    if not all(document.values()):
+        raise NotYet(document)
+    return document
+
+
+def _model_ready(plane: Plane, names: Names, body: Any) -> Any:
+    try:
+        ready = plane.model_ready(names["model"], names["version"])
+    except SeptetError as error:
+        raise RequestInvalid(str(error)) from None  # Triton answers 400 here, and 404 for metadata
+    return _health({"name": names["model"], "ready": ready})  # type: ignore[dict-item]
+
+
+def _server(plane: Plane, names: Names, body: Any) -> Any:
+    return plane.server_metadata()
+
+
+def _metadata(plane: Plane, names: Names, body: Any) -> Any:
+    return plane.model_metadata(names["model"], names["version"])
+
+
+def _config(plane: Plane, names: Names, body: Any) -> Any:
+    return config_document(plane.model_config(names["model"], names["version"]))
+
+
+def _statistics(plane: Plane, names: Names, body: Any) -> Any:
+    return {"model_stats": statistics_of(plane, names.get("model", ""), names.get("version", ""))}
+
+
+def _index(plane: Plane, names: Names, body: Any) -> Any:
+    return plane.index(body.get("ready") is True)
+
+
+def _load(plane: Plane, names: Names, body: Any) -> Any:
+    parameters = _parameters(body)
+    for name, value in parameters.items():
+        if name.startswith("file:"):
+            try:
+                parameters[name] = base64.b64decode(str(value), validate=True)
+            except (binascii.Error, ValueError):
+                raise RequestInvalid(f"parameter '{name[:64]}' is no base64") from None
+    plane.load(names["model"], parameters)
+
+
+def _unload(plane: Plane, names: Names, body: Any) -> Any:
+    plane.unload(names["model"], _parameters(body).get("unload_dependents") is True)
+
+
+def _parameters(body: Any) -> dict[str, Any]:
+    parameters = body.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise RequestInvalid("parameters are an object")
+    return dict(parameters)
+
+
+def _region_status(plane: Plane, names: Names, body: Any) -> Any:
+    return [
+        {"name": one.name, "key": one.key, "offset": one.offset, "byte_size": one.size}
+        for one in plane.regions.status(names.get("region", ""))
+    ]
+
+
+def _register(plane: Plane, names: Names, body: Any) -> Any:
+    key, offset, size = body.get("key"), body.get("offset", 0), body.get("byte_size")
+    if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
+        raise RequestInvalid("a region has a key, an offset and a byte_size")
+    plane.regions.register(names["region"], key, offset, size)
+
+
+def _unregister(plane: Plane, names: Names, body: Any) -> Any:
+    plane.regions.unregister(names.get("region", ""))
+
+
+def _no_device(plane: Plane, names: Names, body: Any) -> Any:
+    raise Unsupported("shared memory of a GPU needs a GPU")
+
+
+def _no_regions(plane: Plane, names: Names, body: Any) -> Any:
+    return []
+
+
+def _nothing(plane: Plane, names: Names, body: Any) -> Any:
+    return None
+
+
+def _trace(plane: Plane, names: Names, body: Any) -> Any:
+    return plane.trace_settings(names.get("model", ""), None)
+
+
+def _set_trace(plane: Plane, names: Names, body: Any) -> Any:
+    updates: dict[str, list[str] | None] = {}
+    for name, value in body.items():
+        values = value if isinstance(value, list) else [value]
+        if value is not None and not all(isinstance(one, str | int) for one in values):
+            raise RequestInvalid(f"trace setting '{name[:64]}' is text, or a list of texts")
+        updates[name] = None if value is None else [str(one) for one in values]
+    return plane.trace_settings(names.get("model", ""), updates)
+
+
+def _logging(plane: Plane, names: Names, body: Any) -> Any:
+    return plane.log_settings(None)
+
+
+def _set_logging(plane: Plane, names: Names, body: Any) -> Any:
+    if not all(isinstance(value, str | int | bool) for value in body.values()):
+        raise RequestInvalid("a log setting is text, a number, or true or false")
+    return plane.log_settings(body)
+
+
+QUICK = {_live, _ready, _model_ready}
+"""Answered at once on the loop: however busy the threads are with loading, health is told."""
+
+MODEL = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
+
+_TABLE: tuple[tuple[str, str | dict[str, Handler]], ...] = (
+    (rf"{MODEL}/(?P<special>infer|generate|generate_stream)", "special"),
+    (r"/v2/models/stats", {"GET": _statistics}),
+    (rf"{MODEL}/ready", {"GET": _model_ready}),
+    (rf"{MODEL}/config", {"GET": _config}),
+    (rf"{MODEL}/stats", {"GET": _statistics}),
+    (rf"{MODEL}/trace/setting", {"GET": _trace, "POST": _set_trace}),
+    (MODEL, {"GET": _metadata}),
+    (r"/v2", {"GET": _server}),
+    (r"/v2/health/live", {"GET": _live}),
+    (r"/v2/health/ready", {"GET": _ready}),
+    (r"/v2/repository(?:/[^/]+)?/index", {"POST": _index}),
+    (r"/v2/repository(?:/[^/]+)?/models/(?P<model>[^/]+)/load", {"POST": _load}),
+    (r"/v2/repository(?:/[^/]+)?/models/(?P<model>[^/]+)/unload", {"POST": _unload}),
+    (r"/v2/systemsharedmemory(?:/region/(?P<region>[^/]+))?/status", {"GET": _region_status}),
+    (r"/v2/systemsharedmemory/region/(?P<region>[^/]+)/register", {"POST": _register}),
+    (r"/v2/systemsharedmemory(?:/region/(?P<region>[^/]+))?/unregister", {"POST": _unregister}),
+    (r"/v2/cudasharedmemory(?:/region/[^/]+)?/status", {"GET": _no_regions}),
+    (r"/v2/cudasharedmemory/region/[^/]+/register", {"POST": _no_device}),
+    (r"/v2/cudasharedmemory(?:/region/[^/]+)?/unregister", {"POST": _nothing}),
+    (r"/v2/trace/setting", {"GET": _trace, "POST": _set_trace}),
+    (r"/v2/logging", {"GET": _logging, "POST": _set_logging}),
+)
+
+ROUTES = [(re.compile(pattern), target) for pattern, target in _TABLE]
+
+
+def find(url: bytes) -> Found:
+    """Where the target `url` leads; raises `RequestInvalid` for a path that tries to climb."""
+    path = url.partition(b"?")[0].decode("latin-1")
+    if path.startswith("/v2/") and len(path) > 4:
+        for segment in path[4:].split("/"):
+            decoded = unquote_to_bytes(segment).decode("utf-8", "replace")
+            if not decoded:
+                raise RequestInvalid("an empty name in the path")
+            check_name(decoded)
+    for pattern, target in ROUTES:
+        match = pattern.fullmatch(path)
+        if match:
+            names = {name: _plain(value) for name, value in match.groupdict(default="").items()}
+            if target == "special":
+                return Found(names, names["special"])
+            assert isinstance(target, dict)
+            return Found(names, handlers=target)
+    return Found({})
+
+
+def _plain(segment: str) -> str:
+    return unquote_to_bytes(segment).decode("utf-8", "replace")

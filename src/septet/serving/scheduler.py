@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queue requests, and let a free instance take as many of them as make one batch.
+
+A batch is formed only when an instance is there to take it, so it grows as long as all are busy. Of several free
+instances one, the leader, waits for the batch to fill; the others wait to lead.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable
+from time import monotonic_ns
+
+from septet.errors import SeptetError, Stopping
+from septet.model_config.config import ModelConfig
+from septet.serving.expiry import Expiry
+from septet.serving.ordering import Ordering
+from septet.serving.pending import Pending
+from septet.serving.queue import Dropped, Queue
+
+Batch = list[Pending]
+
+OnDropped = Callable[[Pending, SeptetError], None]
+
+Able = Callable[[], bool]
+
+
+def _always() -> bool:
+    return True
+
+
+_GRAIN = 1_000_000
+"""The queue is not searched for expired requests more often than once in so many ns."""
+
+
+class Scheduler:
+    """The queue of one version of a model. `on_dropped` is told of every request that will never run."""
+
+    def __init__(self, config: ModelConfig, expiry: Expiry, on_dropped: OnDropped) -> None:
+        batching = config.dynamic_batching
+        self.name = config.name
+        self._max = max(1, config.max_batch_size) if batching is not None else 1
+        self._single = batching is None
+        self._preferred = sorted(set(batching.preferred_batch_size)) if batching is not None else []
+        self._delay = 1_000 * batching.max_queue_delay_microseconds if batching is not None else 0
+        self._ordering = Ordering() if batching is not None and batching.preserve_ordering else None
+        self._queue = Queue(batching)
+        self._expiry, self._next_expiry = expiry, 0
+        self._on_dropped = on_dropped
+        self._lock = threading.Lock()
+        self._filled, self._free = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._leading = False
+        self._wake_at = 1
+        self._followers = 0
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new is taken."""
+        return self._stopping
+
+    def enqueue(self, pending: Pending) -> None:
+        """Let `pending` wait for its turn. Raises QueueFull, Stopping."""
+        dropped: Dropped = []
+        try:
+            with self._lock:
+                if self._stopping:
+                    raise Stopping(f"model '{self.name}' takes no more requests")
+                now = monotonic_ns()
+                self._queue.push(pending, now, dropped)
+                if self._ordering is not None:
+                    pending.answer = self._ordering.admit(pending.answer)
+                if pending.expires and not 0 < self._next_expiry <= pending.expires:
+                    self._next_expiry = pending.expires
+                    self._expiry.watch(pending.expires, self.clean)
+                if self._leading:
+                    if self._queue.samples >= self._wake_at:
+                        self._filled.notify()
+                elif self._followers:
+                    self._free.notify()
+        finally:
+            self._tell(dropped)
+
+    def take(self, able: Able = _always) -> Batch | None:
+        """Wait for a batch and take it; ``None`` once nothing will ever come again.
+
+        Whoever is not `able` to run a batch any more is sent away with an empty one, at the next `wake`.
+        """
+        dropped: Dropped = []
+        try:
+            with self._lock:
+                if not self._become_leader(able):
+                    return []
+                try:
+                    return self._fill(able, dropped)
+                finally:
+                    self._leading = False
+                    if self._followers and (self._stopping or len(self._queue)):
+                        self._free.notify()
+        finally:
+            self._tell(dropped)
+
+    def clean(self) -> None:
+        """Answer whoever waited too long or does not wait any more."""
+        dropped: Dropped = []
+        with self._lock:
+            now = monotonic_ns()
+            self._next_expiry = self._queue.clean(now, dropped)
+            if self._next_expiry:
+                self._next_expiry = max(self._next_expiry, now + _GRAIN)
+                self._expiry.watch(self._next_expiry, self.clean)
+        self._tell(dropped)
+
+    def wake(self) -> None:
+        """Let everybody who waits in `take` look whether they are still able."""
+        with self._lock:
+            self._filled.notify_all()
+            self._free.notify_all()
+
+    def stop(self) -> None:
+        """Take nothing new; what waits is still run."""
+        with self._lock:
+            self._stopping = True
+            self._filled.notify_all()
+            self._free.notify_all()
+
+    def abandon(self, error: SeptetError) -> None:
+        """Answer everything that waits with `error`."""
+        dropped: Dropped = []
+        with self._lock:
+            while (pending := self._queue.pop(monotonic_ns(), dropped)) is not None:
+                dropped.append((pending, error))
+        self._tell(dropped)
+
+    def _become_leader(self, able: Able) -> bool:
+        while self._leading:
+            self._followers += 1
+            self._free.wait()
+            self._followers -= 1
+            if not able():
+                return False
+        self._leading = True
+        return True
+
+    def _fill(self, able: Able, dropped: Dropped) -> Batch | None:
+        while able():
+            batch, wait = self._form(monotonic_ns(), dropped)
+            if batch:
+                return batch
+            if self._stopping and not len(self._queue):
+                return None
+            if dropped:
+                self._lock.release()
+                try:
+                    self._tell(dropped)
+                finally:
+                    self._lock.acquire()
+                continue
+            self._filled.wait(wait / 1e9 if wait else None)
+        return []
+
+    def _form(self, now: int, dropped: Dropped) -> tuple[Batch, int]:
+        """The batch to be run now; or none, and for how long to wait for more (ns; 0 is for the next request)."""
+        batch, size, best, closed = self._collect(now, dropped)
+        if not batch:
+            self._wake_at = 1
+            return batch, 0
+        oldest = min(pending.queued for pending in batch) if self._delay else 0
+        left = self._delay - (now - oldest) if self._delay and not self._stopping else 0
+        if best and (left > 0 or not self._delay):
+            self._queue.give_back(batch[best:])
+            return batch[:best], 0
+        if left <= 0 or closed or size >= (self._preferred[-1] if self._preferred else self._max):
+            return batch, 0
+        self._queue.give_back(batch)
+        at = bisect_right(self._preferred, size)
+        self._wake_at = self._preferred[at] if at < len(self._preferred) else self._max
+        soonest = min((pending.expires for pending in batch if pending.expires), default=0)
+        return [], min(left, soonest - now) if soonest else left
+
+    def _collect(self, now: int, dropped: Dropped) -> tuple[Batch, int, int, bool]:
+        """What waits and fits together, its size, how many of it make the largest preferred size (0: none does),
+        and whether it cannot grow any more."""
+        batch: Batch = []
+        size, best = 0, 0
+        queue, largest = self._queue, self._max
+        while True:
+            pending = queue.pop(now, dropped)
+            if pending is None:
+                return batch, size, best, False
+            if batch and (self._single or size + pending.size > largest or pending.key != batch[0].key):
+                queue.give_back([pending])
+                return batch, size, best, True
+            batch.append(pending)
+            size += pending.size
+            if size in self._preferred:
+                best = len(batch)
+            if self._single or size >= largest:
+                return batch, size, best, True
+
+    def _tell(self, dropped: Dropped) -> None:
+        while dropped:
+            self._on_dropped(*dropped.pop(0))

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One version of a model, loaded: its queue, its instances, its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from septet.errors import QueueFull, SeptetError
+from septet.model_config.config import ModelConfig
+from septet.request import Answer, Request
+from septet.serving.expiry import Expiry
+from septet.serving.instance import Instance
+from septet.serving.pending import Pending
+from septet.serving.scheduler import Scheduler
+from septet.serving.signature import Signature
+from septet.serving.statistics import Statistics
+
+
+class Served:
+    """Answers requests from `start` on until `close`. `platform` is Triton's word for what runs it."""
+
+    def __init__(self, config: ModelConfig, version: str, signature: Signature, expiry: Expiry) -> None:
+        self.name, self.version = config.name, version
+        self.config = config
+        self.signature = signature
+        self.statistics = Statistics()
+        self.scheduler = Scheduler(config, expiry, self._drop)
+        self.instances: Sequence[Instance] = ()
+        self.labels: dict[str, tuple[str, ...]] = {}
+        self.load_seconds = 0.0
+        self._broken: SeptetError | None = None
+        self._keyed = config.dynamic_batching is not None and not signature.uniform
+
+    def submit(self, request: Request, answer: Answer) -> None:
+        """Check and queue a request. Raises RequestInvalid, QueueFull, Stopping, ModelNotReady (no instance can be
+        started); else `answer` is called."""
+        if self._broken is not None:
+            if not self.ready:
+                raise self._broken
+            self._broken = None
+        size = self.signature.check(request)
+        key = self.signature.key(request) if self._keyed else None
+        pending = Pending(request, answer, self.version, size, key)
+        try:
+            self.scheduler.enqueue(pending)
+        except QueueFull as error:
+            self.statistics.failed(pending, error)
+            raise
+
+    def start(self) -> None:
+        """Let the instances take requests."""
+        for instance in self.instances:
+            instance.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one instance can run a batch."""
+        return any(instance.alive for instance in self.instances)
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with instances that cannot run, or empty."""
+        reasons = [instance.reason for instance in self.instances if not instance.alive]
+        return f"{len(reasons)} of {len(self.instances)} instances are down: {reasons[0]}" if reasons else ""
+
+    def close(self, timeout: float | None = None) -> None:
+        """Take nothing new, run what waits (for at most `timeout` seconds), and free everything."""
+        self.scheduler.stop()
+        for instance in self.instances:
+            instance.close(timeout)
+
+    def instance_failed(self, error: SeptetError) -> None:
+        """An instance does not start again: where no other is left, nobody is to wait for it."""
+        if not self.ready:
+            self._broken = error
+            self.scheduler.abandon(error)
+
+    def _drop(self, pending: Pending, error: SeptetError) -> None:
+        self.statistics.failed(pending, error)
+        pending.fail(error)

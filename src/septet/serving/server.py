@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server's life: ports, signals, and an end in which nothing under way is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import uvloop
+
+from septet.errors import PortUnavailable
+from septet.serving.fallback import FallbackGrpc
+from septet.serving.grpc import Grpc, GrpcConnection, GrpcLimits
+from septet.serving.http import TEXT, Exchange, HttpConnection, HttpLimits
+from septet.serving.mailbox import Mailbox
+from septet.serving.plane import Plane
+from septet.serving.routes import Routes
+
+log = logging.getLogger("septet.serving")
+
+BACKLOG = 4096
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+
+THREADS = 16
+"""For what may block: loading, metadata, compression of large bodies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a server listens on, and for how long it lets requests finish; no address means not at all."""
+
+    http: Address | None = Address("0.0.0.0", 8000)
+    grpc: Address | None = Address("0.0.0.0", 8001)
+    metrics: Address | None = Address("0.0.0.0", 8002)
+    exit_seconds: float = 30.0
+    reuse_http: bool = False
+    reuse_grpc: bool = False
+    """Whether several processes may share the port."""
+    grpcio: bool = False
+    """Whether grpcio's own server carries gRPC, instead of Septet's."""
+    http_limits: HttpLimits = field(default_factory=HttpLimits)
+    grpc_limits: GrpcLimits = field(default_factory=GrpcLimits)
+
+
+class Server:
+    """Serves `plane` until it is told to stop."""
+
+    def __init__(self, plane: Plane, settings: Settings) -> None:
+        self._plane = plane
+        self._settings = settings
+        self._sockets = _bound_all(settings)
+        self.http, self.grpc, self.metrics = (
+            None if bound is None else Address(*bound.getsockname()[:2]) for bound in self._sockets
+        )
+        self._stopping: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections: set[HttpConnection] = set()
+
+    def run(self, started: Callable[[], None] = lambda: None) -> bool:
+        """Serve until SIGTERM, SIGINT or `stop`; whether all that was under way was finished in time.
+
+        `started` is called once the ports answer.
+        """
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._serve(started))
+
+    def stop(self) -> None:
+        """End as on SIGTERM; may be called from any thread."""
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            loop.call_soon_threadsafe(stopping.set)
+
+    async def _serve(self, started: Callable[[], None]) -> bool:
+        loop = self._loop = asyncio.get_running_loop()
+        stopping = self._stopping = asyncio.Event()
+        self._watch_signals(loop, stopping)
+        executor = ThreadPoolExecutor(THREADS, "septet-door")
+        mailbox = Mailbox(loop)
+        listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
+        sweeper = asyncio.create_task(self._sweep(grpc))
+        _keep_memory()
+        gc.freeze()  # what is there now stays: collections need not look at it again
+        log.info("serving: HTTP %s, gRPC %s, metrics %s", self.http, self.grpc, self.metrics)
+        started()
+        await stopping.wait()
+        deadline = time.monotonic() + self._settings.exit_seconds
+        self._plane.retire()
+        finished = await self._drain(listeners, grpc, fallback, deadline)
+        sweeper.cancel()
+        left = max(0.0, deadline - time.monotonic())
+        await loop.run_in_executor(executor, self._plane.close, left)
+        executor.shutdown(wait=False, cancel_futures=True)
+        self._loop = None
+        return finished
+
+    def _watch_signals(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+        def stop() -> None:
+            if stopping.is_set():
+                log.warning("a second signal: ending at once")
+                os._exit(1)
+            stopping.set()
+
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop)
+        except (ValueError, RuntimeError):  # not on the main thread, which alone takes signals: `stop` is the way
+            pass
+
+    async def _listen(
+        self, loop: asyncio.AbstractEventLoop, mailbox: Mailbox, executor: ThreadPoolExecutor
+    ) -> tuple[list[asyncio.Server], Grpc | None, FallbackGrpc | None]:
+        limits = self._settings.http_limits
+        routes = Routes(self._plane, mailbox, executor, limits.body)
+        http, grpc, metrics = self._sockets
+        listeners: list[asyncio.Server] = []
+        front: Grpc | None = None
+        fallback: FallbackGrpc | None = None
+        if http is not None:
+            listeners.append(
+                await loop.create_server(
+                    lambda: HttpConnection(routes, self._connections, limits), sock=http, backlog=BACKLOG
+                )
+            )
+        if grpc is not None and self._settings.grpcio:
+            grpc.close()
+            fallback = FallbackGrpc(self._plane, str(self.grpc), self._settings.grpc_limits)
+        elif grpc is not None:
+            front = Grpc(self._plane, mailbox, executor, self._settings.grpc_limits)
+            listeners.append(await loop.create_server(front.connection, sock=grpc, backlog=BACKLOG))
+        if metrics is not None:
+            listeners.append(
+                await loop.create_server(
+                    lambda: HttpConnection(self._metrics, self._connections, limits), sock=metrics, backlog=BACKLOG
+                )
+            )
+        return listeners, front, fallback
+
+    def _metrics(self, exchange: Exchange) -> None:
+        path = exchange.url.partition(b"?")[0]
+        if path not in (b"/metrics", b"/metrics/"):
+            exchange.answer(404, [b'{"error":"Not Found"}'])
+        elif exchange.method != "GET":
+            exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
+        else:
+            exchange.answer(200, [self._plane.metrics_text().encode()], f"{TEXT}; version=0.0.4; charset=utf-8")
+
+    async def _sweep(self, grpc: Grpc | None) -> None:
+        """Once a second, hang up on clients that take too long."""
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            connections: list[HttpConnection | GrpcConnection] = [*self._connections]
+            if grpc is not None:
+                connections += grpc.connections
+            for connection in connections:
+                connection.sweep(now)
+
+    async def _drain(
+        self, listeners: list[asyncio.Server], grpc: Grpc | None, fallback: FallbackGrpc | None, deadline: float
+    ) -> bool:
+        """Let what is under way finish; new connections are still told that the server is not ready.
+
+        Only when nothing is under way any more, or the time is up, do the ports close.
+        """
+        waited = False
+        while self._busy(grpc) or not waited:
+            if time.monotonic() >= deadline:
+                break
+            waited = True
+            await asyncio.sleep(0.05)
+        for listener in listeners:
+            listener.close()
+        for http in list(self._connections):
+            http.drain()
+        for one in list(grpc.connections) if grpc is not None else []:
+            one.drain()
+        if fallback is not None:
+            await asyncio.get_running_loop().run_in_executor(None, fallback.stop, deadline - time.monotonic())
+        while self._busy(grpc) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        finished = not self._busy(grpc)
+        await asyncio.sleep(0.05)
+        for connection in [*self._connections, *(grpc.connections if grpc is not None else ())]:
+            connection.abort()
+        await asyncio.sleep(0)
+        return finished
+
+    def _busy(self, grpc: Grpc | None) -> bool:
+        return any(one.busy for one in self._connections) or (
+            grpc is not None and any(one.busy for one in grpc.connections)
+        )
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what large tensors gave back, instead of asking the kernel for fresh pages each time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting, value in ((M_TRIM_THRESHOLD, 256 << 20), (M_MMAP_THRESHOLD, 32 << 20)):
+            mallopt(setting, value)
+
+
+def _bound_all(settings: Settings) -> list[socket.socket | None]:
+    """The sockets of HTTP, gRPC and metrics; all or none."""
+    made: list[socket.socket | None] = []
+    try:
+        for address, what, reuse in (
+            (settings.http, "HTTP", settings.reuse_http),
+            (settings.grpc, "gRPC", settings.reuse_grpc),
+            (settings.metrics, "metrics", False),
+        ):
+            made.append(None if address is None else _bound(address, what, reuse=reuse))
+    except PortUnavailable:
+        for bound in made:
+            if bound is not None:
+                bound.close()
+        raise
+    return made
+
+
+def _bound(address: Address, what: str, *, reuse: bool) -> socket.socket:
+    """A socket on `address`; raises `PortUnavailable` that says why not."""
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise PortUnavailable(f"cannot listen for {what} on {address}: {error.strerror or error}") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((address.host, address.port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        why = error.strerror if isinstance(error, OSError) else "no such port"
+        raise PortUnavailable(f"cannot listen for {what} on {address}: {why}") from None
+    bound.setblocking(False)
+    return bound

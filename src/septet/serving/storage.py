@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where models lie, and paths that stay inside."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path, PurePosixPath
+
+from septet.errors import ModelUnknown, RequestInvalid, UsageError
+
+_NAME = re.compile(r"[^/\\\x00-\x1f\x7f%]{1,255}")
+
+
+def require_name(name: str) -> None:
+    """Raise RequestInvalid unless `name` can be a model's: one folder's name that leads nowhere else."""
+    if not _NAME.fullmatch(name) or name in (".", "..") or name != name.strip():
+        raise RequestInvalid("a model's name is 1 to 255 characters without /, \\, % and control characters")
+
+
+class Storage(ABC):
+    """A repository: folders, one a model."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The models that are there now, in order."""
+
+    @abstractmethod
+    def folder(self, name: str) -> Path:
+        """The folder of a model, on this machine. Raises ModelUnknown, RequestInvalid (a name that leads out)."""
+
+    @abstractmethod
+    def stamp(self, name: str) -> str:
+        """A text that changes whenever a file of the model does. Raises ModelUnknown."""
+
+
+class LocalStorage(Storage):
+    """A folder of this machine. Raises UsageError where there is none."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise UsageError(f"{root}: no such folder to serve models from")
+        self.root = root.resolve()
+
+    def names(self) -> list[str]:
+        return sorted(
+            each.name for each in self.root.iterdir() if each.is_dir() and not each.name.startswith((".", "_"))
+        )
+
+    def folder(self, name: str) -> Path:
+        require_name(name)
+        folder = self.root / name
+        if not folder.is_dir():
+            raise ModelUnknown(f"no repository has a model '{name}'")
+        return inside(folder, self.root)
+
+    def stamp(self, name: str) -> str:
+        parts = []
+        for path in sorted(self.folder(name).rglob("*")):
+            try:
+                facts = path.stat()
+            except OSError:  # gone while we looked, or a dangling link
+                continue
+            if path.is_file():
+                parts.append(f"{path.relative_to(self.root)}:{facts.st_mtime_ns}:{facts.st_size}")
+        return "\n".join(parts)
+
+
+def inside(path: Path, root: Path) -> Path:
+    """`path` with every link followed. Raises RequestInvalid where that leads out of `root`."""
+    found = path.resolve()
+    if not found.is_relative_to(root.resolve()):
+        raise RequestInvalid(f"'{path.name}' leads out of its folder")
+    return found
+
+
+def relative(text: str) -> PurePosixPath:
+    """A path given from outside. Raises RequestInvalid where it is not plainly below where it starts."""
+    path = PurePosixPath(text)
+    if (
+        not text
+        or path.is_absolute()
+        or "\\" in text
+        or "%" in text
+        or any(part in ("..", ".") or ord(min(part)) < 32 for part in path.parts)
+        or not path.parts
+    ):
+        raise RequestInvalid(f"'{text[:100]}' is not a path inside the model's folder")
+    return path

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the JSON and the protobuf wire have in common: the head of a request, and the tensors bound to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from septet.errors import RequestInvalid
+from septet.request import Parameter, Region, Request, Wanted
+from septet.tensor import KSERVE_DTYPES, Array, Buffer, from_raw, size_of
+from septet.wire.shm import Regions
+
+ALLOWED_RESERVED = {"triton_enable_empty_final_response"}
+"""The parameters with Triton's reserved prefix that a client may send."""
+
+MOST_PARAMETERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input tensor's head: where its data are is said by `region`, `data`, or (neither) the raw parts.
+
+    `size` is the byte size that was declared, where one was.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    size: int | None = None
+    region: Region | None = None
+    data: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request without its raw tensors."""
+
+    model: str
+    version: str
+    id: str
+    inputs: Sequence[Input]
+    wanted: tuple[Wanted, ...] = ()
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An input that a client has put into a region that the server knows."""
+
+    region: Region
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+
+def dtype_of(datatype: str, name: str) -> np.dtype[np.generic]:
+    """The dtype that KServe calls `datatype`."""
+    dtype = KSERVE_DTYPES.get(datatype)
+    if dtype is None:
+        raise RequestInvalid(f"input or output '{name}' has an unknown datatype '{datatype}'")
+    return dtype
+
+
+def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
+    """The request of `head`; `raw` are the tensors of those inputs, in order, that have neither region nor data.
+
+    Raises `RequestInvalid` where number or sizes do not fit, and the errors of `Regions.read`.
+    """
+    inputs: dict[str, Array] = {}
+    used = 0
+    for tensor in head.inputs:
+        if tensor.name in inputs:
+            raise RequestInvalid(f"input '{tensor.name}' is given twice")
+        if tensor.data is not None:
+            inputs[tensor.name] = tensor.data
+            continue
+        if tensor.region is not None:
+            part: Buffer = regions.read(tensor.region)
+        elif used < len(raw):
+            part, used = raw[used], used + 1
+        else:
+            raise RequestInvalid(f"input '{tensor.name}' has no data")
+        inputs[tensor.name] = array_of(part, tensor.dtype, tensor.shape, tensor.name)
+    if used != len(raw):
+        raise RequestInvalid(f"{len(raw)} raw tensors for {used} inputs")
+    for wanted in head.wanted:
+        if wanted.region is not None:
+            regions.check(wanted.region)
+    return Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
+
+
+def array_of(raw: Buffer, dtype: np.dtype[np.generic], shape: tuple[int, ...], name: str) -> Array:
+    """`from_raw` that says whose tensor is wrong."""
+    try:
+        return from_raw(raw, dtype, shape)
+    except ValueError as error:
+        raise RequestInvalid(f"tensor '{name}': {error}") from None
+
+
+def check_shape(shape: tuple[int, ...], name: str) -> int:
+    """The number of elements; raises `RequestInvalid` for a shape that cannot be."""
+    try:
+        return size_of(shape)
+    except ValueError as error:
+        raise RequestInvalid(f"tensor '{name}': {error}") from None
+
+
+def check_name(name: str) -> None:
+    """Raise `RequestInvalid` for a model's or region's name that could be mistaken for a path."""
+    if _UNSAFE.search(name) or name in (".", ".."):
+        raise RequestInvalid("that name is not allowed: it has characters that no name has")
+
+
+_UNSAFE = re.compile(r"[/\\%\x00-\x1f\x7f]")
+
+
+def region_of(parameters: Mapping[str, Parameter], name: str) -> Region | None:
+    """The region that a tensor's parameters name, if any."""
+    region = parameters.get("shared_memory_region")
+    if region is None:
+        return None
+    offset, size = parameters.get("shared_memory_offset", 0), parameters.get("shared_memory_byte_size")
+    if not (isinstance(region, str) and type(offset) is int and type(size) is int):
+        raise RequestInvalid(
+            f"tensor '{name}': region, offset and byte size of shared memory are a name and two integers"
+        )
+    if "binary_data_size" in parameters:
+        raise RequestInvalid(f"tensor '{name}': must not specify both binary data and shared memory")
+    return Region(region, offset, size)
+
+
+def wanted_of(name: str, parameters: Mapping[str, Parameter]) -> Wanted:
+    """One requested output."""
+    if not parameters:
+        return Wanted(name)
+    classes, binary = parameters.get("classification", 0), parameters.get("binary_data")
+    if type(classes) is not int or classes < 0:
+        raise RequestInvalid(f"output '{name}': classification is a number of classes")
+    if binary is not None and not isinstance(binary, bool):
+        raise RequestInvalid(f"output '{name}': binary_data is true or false")
+    region = region_of(parameters, name)
+    if region is not None and classes:
+        raise RequestInvalid(f"output '{name}': classes do not go into shared memory")
+    return Wanted(name, classes, region, binary)
+
+
+def check_request(wanted: tuple[Wanted, ...], parameters: Mapping[str, Parameter]) -> None:
+    """Raise `RequestInvalid` for an output asked for twice, or a parameter that is Triton's own."""
+    if len(wanted) > 1 and len({one.name for one in wanted}) < len(wanted):
+        raise RequestInvalid("an output is asked for twice")
+    if len(parameters) > MOST_PARAMETERS:
+        raise RequestInvalid(f"more than {MOST_PARAMETERS} parameters")
+    for name in parameters:
+        if name.startswith("triton_") and name not in ALLOWED_RESERVED:
+            raise RequestInvalid(f"parameter '{name}': keys that start with 'triton_' are reserved")

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KServe's v2 JSON with Triton's binary tensors, both directions.
+
+A body is a JSON document, and behind it, where the header ``Inference-Header-Content-Length`` gives the document's
+length, the raw tensors one after another. Where Triton wraps integers that do not fit, and reads and writes NaN,
+which is no JSON, this raises `RequestInvalid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from septet.errors import RequestInvalid
+from septet.request import Parameter, Request, Response
+from septet.tensor import KSERVE_NAMES, Array, Buffer, objects, to_raw
+from septet.wire.head import (
+    Head,
+    Input,
+    Placed,
+    array_of,
+    bind,
+    check_request,
+    check_shape,
+    dtype_of,
+    region_of,
+    wanted_of,
+)
+from septet.wire.memory import Memory
+from septet.wire.proto import region_parameters, wanted_parameters
+from septet.wire.shm import Regions
+
+Values = dict[str, Parameter]
+
+
+class TensorDocument(msgspec.Struct):
+    """An input of a request or an output of a response."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: Values = {}
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class WantedDocument(msgspec.Struct):
+    """An output that a request asks for."""
+
+    name: str
+    parameters: Values = {}
+
+
+class RequestDocument(msgspec.Struct):
+    """An infer request."""
+
+    inputs: list[TensorDocument]
+    id: str = ""
+    parameters: Values = {}
+    outputs: list[WantedDocument] = []
+
+
+class ResponseDocument(msgspec.Struct):
+    """An infer response."""
+
+    model_name: str
+    model_version: str = ""
+    id: str = ""
+    parameters: Values = {}
+    outputs: list[TensorDocument] = []
+
+
+_request = msgspec.json.Decoder(RequestDocument)
+_response = msgspec.json.Decoder(ResponseDocument)
+_integers = msgspec.json.Decoder(list[int])
+_floats = msgspec.json.Decoder(list[float])
+_booleans = msgspec.json.Decoder(list[bool])
+_strings = msgspec.json.Decoder(list[str])
+_anything = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
+
+FLAT: dict[str, msgspec.json.Decoder[Any]] = {
+    "b": _booleans,
+    "i": _integers,
+    "u": _integers,
+    "f": _floats,
+    "O": _strings,
+}
+"""Kind of dtype -> decoder of a flat list of its elements."""
+
+BINARY_ONLY = {"FP16", "BF16"}
+
+LONGEST = 2048
+"""A longer document is not remembered."""
+
+_heads = Memory()
+
+Document = TypeVar("Document")
+
+
+def _decode(decoder: msgspec.json.Decoder[Document], text: Buffer, what: str) -> Document:
+    try:
+        return decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RequestInvalid(f"failed to parse the {what}: {error}") from None
+    except RecursionError:
+        raise RequestInvalid(f"failed to parse the {what}: it is nested too deeply") from None
+
+
+def header_length(text: str | None, size: int) -> int:
+    """The length of the JSON document in a body of `size` bytes, from its header's `text`."""
+    if text is None:
+        return size
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > size:
+        raise RequestInvalid(f"inference header size should be in range (0, {size}), got: {text[:32]}")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A request, and whether outputs that say nothing themselves are to be answered in binary."""
+
+    request: Request
+    binary: bool
+
+
+def read_request(model: str, version: str, body: Buffer, length: int, regions: Regions) -> Read:
+    """The request in `body`, whose first `length` bytes are JSON.
+
+    Raises `RequestInvalid` and the errors of `Regions.read`.
+    """
+    view = memoryview(body)
+    text = bytes(view[:length]) if length <= LONGEST else None
+    known: tuple[Head, bool] | None = _heads.get((model, version, text))
+    if known is None:
+        known = _read_head(model, version, view[:length])
+        if text is not None and all(tensor.data is None for tensor in known[0].inputs):
+            _heads.keep((model, version, text), known)
+    head, binary = known
+    return Read(bind(head, _cut(head.inputs, view, length), regions), binary)
+
+
+def _read_head(model: str, version: str, text: memoryview) -> tuple[Head, bool]:
+    """What a document says, and whether it wants its outputs in binary."""
+    document = _decode(_request, text, "request JSON")
+    inputs = tuple([_read_tensor(tensor) for tensor in document.inputs])
+    wanted = tuple([wanted_of(one.name, one.parameters) for one in document.outputs])
+    parameters = document.parameters
+    binary = parameters.pop("binary_data_output", False)
+    if not isinstance(binary, bool):
+        raise RequestInvalid("binary_data_output is true or false")
+    if wanted or parameters:
+        check_request(wanted, parameters)
+    return Head(model, version, document.id, inputs, wanted, parameters), binary
+
+
+def _cut(inputs: Sequence[Input], view: memoryview, position: int) -> list[memoryview]:
+    """The raw tensors behind the document."""
+    raw = []
+    for tensor in inputs:
+        if tensor.size is not None:
+            begin, position = position, position + tensor.size
+            if position > len(view):
+                raise RequestInvalid(f"tensor '{tensor.name}': binary_data_size goes beyond the body's end")
+            raw.append(view[begin:position])
+    if position != len(view):
+        raise RequestInvalid(f"unexpected additional input data: {len(view) - position} bytes")
+    return raw
+
+
+def _read_tensor(tensor: TensorDocument) -> Input:
+    name, shape, parameters = tensor.name, tuple(tensor.shape), tensor.parameters
+    dtype = dtype_of(tensor.datatype, name)
+    if parameters:
+        size = parameters.get("binary_data_size")
+        region = region_of(parameters, name)
+        if (size is not None or region is not None) and len(tensor.data):
+            raise RequestInvalid(f"tensor '{name}' has data in more than one place")
+        if size is not None:
+            if type(size) is not int or size < 0:
+                raise RequestInvalid(f"tensor '{name}': binary_data_size is a number of bytes")
+            return Input(name, dtype, shape, size)
+        if region is not None:
+            check_shape(shape, name)
+            return Input(name, dtype, shape, region=region)
+    if not len(tensor.data):
+        raise RequestInvalid(f"tensor '{name}' has no data")
+    if tensor.datatype in BINARY_ONLY:
+        raise RequestInvalid(f"tensor '{name}': {tensor.datatype} is sent in binary only")
+    return Input(name, dtype, shape, data=_elements(tensor.data, dtype, shape, name))
+
+
+def _elements(text: msgspec.Raw, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> Array:
+    """The tensor in a JSON list, flat or nested as `shape` says."""
+    size = check_shape(shape, name)
+    try:
+        flat: list[Any] = FLAT[dtype.kind].decode(text)
+    except RecursionError:
+        raise RequestInvalid(f"tensor '{name}': nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        flat = _flattened(_decode(_anything, text, f"data of tensor '{name}'"), shape, name)
+        _check_elements(flat, dtype, name)
+    if len(flat) != size:
+        raise RequestInvalid(f"tensor '{name}': {len(flat)} elements are not {list(shape)}")
+    if dtype.kind == "O":
+        return objects([element.encode() for element in flat], shape)
+    try:
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
+            array: Array = np.array(flat, dtype)
+    except (OverflowError, ValueError, TypeError):
+        raise RequestInvalid(f"tensor '{name}': an element does not fit {KSERVE_NAMES[dtype]}") from None
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise RequestInvalid(f"tensor '{name}': an element does not fit {KSERVE_NAMES[dtype]}")
+    return array.reshape(shape)
+
+
+ELEMENTS: dict[str, type | tuple[type, ...]] = {"b": bool, "i": int, "u": int, "f": (int, float), "O": str}
+
+
+def _flattened(data: object, shape: tuple[int, ...], name: str) -> list[Any]:
+    """The elements of lists nested exactly as `shape`; whatever else is refused."""
+    level: list[Any] = [data]
+    for dim in shape:
+        if not all(type(part) is list and len(part) == dim for part in level):
+            raise RequestInvalid(f"tensor '{name}': data are not {list(shape)}, or of a wrong type")
+        level = [element for part in level for element in part]
+    return level
+
+
+def _check_elements(flat: Sequence[object], dtype: np.dtype[Any], name: str) -> None:
+    """Raise `RequestInvalid` where an element of nested data has another type than `dtype`."""
+    wanted = ELEMENTS[dtype.kind]
+    if not all(
+        isinstance(element, wanted) and (dtype.kind == "b" or type(element) is not bool) for element in flat
+    ):
+        raise RequestInvalid(f"tensor '{name}': an element is no {KSERVE_NAMES[dtype]}")
+
+
+def read_raw(
+    model: str, version: str, body: Buffer, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Read:
+    """The request whose whole body is its model's single input; a dimension below 0 takes what is left."""
+    free = [place for place, dim in enumerate(shape) if dim < 0]
+    if len(free) > 1 or dtype.kind == "O":
+        raise RequestInvalid(f"input '{name}' has no shape that a raw request could have")
+    if free:
+        one = dtype.itemsize * check_shape(tuple(1 if dim < 0 else dim for dim in shape), name)
+        count, rest = divmod(len(body), one) if one else (0, len(body))
+        if rest:
+            raise RequestInvalid(f"input '{name}': {len(body)} bytes are no whole number of {one}")
+        shape = tuple(count if dim < 0 else dim for dim in shape)
+    return Read(Request(model, {name: array_of(body, dtype, shape, name)}, version), True)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body in chunks; `length` is the JSON document's where raw tensors follow it."""
+
+    chunks: list[Buffer]
+    length: int | None
+
+
+_tensors = Memory()
+_names = Memory()
+
+
+def write_response(request: Request, response: Response, regions: Regions, binary: bool) -> Body:
+    """A response's body; `binary` says how outputs go out that were not asked for otherwise.
+
+    Raises the errors of `Regions.write`, and `RequestInvalid` for an output that JSON cannot express.
+    """
+    wanted = {one.name: one for one in request.wanted} if request.wanted else {}
+    tensors: list[bytes] = []
+    raws: list[Buffer] = []
+    for name, array in response.outputs.items():
+        place = wanted.get(name)
+        if place is not None and place.region is not None:
+            raw = to_raw(array)
+            regions.write(place.region, raw)
+            about = region_parameters(place.region) | {"shared_memory_byte_size": len(raw)}
+            tensors.append(_tensor(name, array, about))
+        elif binary if place is None or place.binary is None else place.binary:
+            raw = to_raw(array)
+            tensors.append(_raw_tensor(name, array, len(raw)))
+            raws.append(raw)
+        else:
+            tensors.append(_listed(name, array))
+    document = b"".join((_opening(response), b'"outputs":[', b",".join(tensors), b"]}"))
+    return Body([document, *raws], len(document) if raws else None)
+
+
+def _opening(response: Response) -> bytes:
+    key = (response.model, response.version)
+    known: bytes | None = _names.get(key)
+    if known is None:
+        known = _encode({"model_name": response.model, "model_version": response.version})[:-1] + b","
+        _names.keep(key, known)
+    if response.id:
+        known += b'"id":' + _encode(response.id) + b","
+    if response.parameters:
+        known += b'"parameters":' + _encode(response.parameters) + b","
+    return known
+
+
+def _raw_tensor(name: str, array: Array, size: int) -> bytes:
+    key = (name, array.dtype, array.shape, size)
+    known: bytes | None = _tensors.get(key)
+    if known is None:
+        known = _tensor(name, array, {"binary_data_size": size})
+        _tensors.keep(key, known)
+    return known
+
+
+def _tensor(name: str, array: Array, parameters: Mapping[str, Parameter]) -> bytes:
+    about: dict[str, object] = {"name": name, "datatype": KSERVE_NAMES[array.dtype], "shape": array.shape}
+    return _encode(about | {"parameters": parameters} if parameters else about)
+
+
+def _listed(name: str, array: Array) -> bytes:
+    """An output as a JSON list, flat as Triton writes it."""
+    kind, datatype = array.dtype.kind, KSERVE_NAMES[array.dtype]
+    if datatype in BINARY_ONLY:
+        raise RequestInvalid(f"output '{name}': {datatype} is sent in binary only; ask for binary_data")
+    data: list[Any] = array.reshape(-1).tolist()
+    if kind == "f" and not np.isfinite(array).all():
+        raise RequestInvalid(f"output '{name}' has NaN or infinity, which is no JSON; ask for binary_data")
+    if kind == "O":
+        try:
+            data = [element.decode() if isinstance(element, bytes) else str(element) for element in data]
+        except UnicodeDecodeError:
+            raise RequestInvalid(f"output '{name}' is no UTF-8, so no JSON; ask for binary_data") from None
+    return _encode({"name": name, "datatype": datatype, "shape": array.shape, "data": data})
+
+
+def write_request(request: Request, placed: Mapping[str, Placed] | None = None) -> Body:
+    """A request's body with all tensors in binary; `placed` are inputs in regions that the server knows."""
+    raws: list[Buffer] = []
+    inputs: list[dict[str, object]] = []
+    for name, array in request.inputs.items():
+        raw = to_raw(array)
+        raws.append(raw)
+        datatype = "BYTES" if array.dtype.kind in "SU" else KSERVE_NAMES[array.dtype]
+        about = {"name": name, "datatype": datatype, "shape": array.shape}
+        inputs.append(about | {"parameters": {"binary_data_size": len(raw)}})
+    for name, place in (placed or {}).items():
+        about = {"name": name, "datatype": KSERVE_NAMES[place.dtype], "shape": place.shape}
+        inputs.append(about | {"parameters": region_parameters(place.region)})
+    document: dict[str, object] = {"inputs": inputs}
+    parameters = dict(request.parameters)
+    if request.id:
+        document["id"] = request.id
+    if request.wanted:
+        document["outputs"] = [
+            {"name": one.name, "parameters": wanted_parameters(one) or {"binary_data": one.binary is not False}}
+            for one in request.wanted
+        ]
+    else:
+        parameters["binary_data_output"] = True
+    if parameters:
+        document["parameters"] = parameters
+    text = _encode(document)
+    return Body([text, *raws], len(text) if raws else None)
+
+
+def read_response(body: Buffer, length: int, regions: Regions) -> Response:
+    """The response in `body`, whose first `length` bytes are JSON; outputs in regions are read from there."""
+    view = memoryview(body)
+    document = _decode(_response, view[:length], "response JSON")
+    outputs = [_read_tensor(tensor) for tensor in document.outputs]
+    head = Head(document.model_name, document.model_version, document.id, outputs)
+    bound = bind(head, _cut(outputs, view, length), regions)
+    return Response(bound.model, bound.version, bound.id, bound.inputs, document.parameters)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System shared memory: the regions that clients have registered, read and written without ever being mapped.
+
+A mapped region whose owner truncates it kills whoever touches it (SIGBUS). Reading through a descriptor costs one
+copy and fails like any read, so what a client does to its region harms its own requests alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from septet.errors import RegionExists, RegionInvalid, RegionUnknown
+from septet.request import Region
+from septet.tensor import Buffer
+
+FOLDER = Path("/dev/shm")
+OWN = "septet."
+"""What Septet's own shared memory begins with; no client may register it."""
+
+_KEY = re.compile(r"/?([A-Za-z0-9_][A-Za-z0-9_.\-]{0,250})")
+LARGEST = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A region as it was registered: `size` bytes from `offset` on in the shared memory `key`."""
+
+    name: str
+    key: str
+    offset: int
+    size: int
+
+
+class _Open:
+    """A registered region's descriptor; closed when the last request that uses it has let it go."""
+
+    def __init__(self, about: Registered, descriptor: int) -> None:
+        self.about = about
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Regions:
+    """The regions of one server (or client) by name; safe to use from any thread.
+
+    Only keys that begin with `prefix` may be registered.
+    """
+
+    def __init__(self, prefix: str = "", folder: Path = FOLDER) -> None:
+        self._prefix = prefix.lstrip("/")
+        self._folder = folder
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+
+    def register(self, name: str, key: str, offset: int, size: int) -> None:
+        """Take up a region; raises `RegionExists`, or `RegionInvalid` where key or range are not to be had."""
+        about = Registered(name, key, offset, size)
+        with self._lock:
+            if name in self._open:
+                raise RegionExists(f"shared memory region '{name}' already in manager")
+            self._open[name] = _Open(about, self._descriptor(about))
+
+    def _descriptor(self, about: Registered) -> int:
+        match = _KEY.fullmatch(about.key)
+        if not match or match[1].startswith(OWN) or not match[1].startswith(self._prefix):
+            raise RegionInvalid(f"shared memory region '{about.name}': that key may not be registered")
+        if not (0 <= about.offset <= LARGEST and 0 < about.size <= LARGEST):
+            raise RegionInvalid(f"shared memory region '{about.name}': offset or byte_size is out of range")
+        try:
+            descriptor = os.open(self._folder / match[1], os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            raise RegionInvalid(f"unable to open shared memory region '{about.name}'") from None
+        seen = os.fstat(descriptor)
+        if not stat.S_ISREG(seen.st_mode) or about.offset + about.size > seen.st_size:
+            os.close(descriptor)
+            raise RegionInvalid(f"shared memory region '{about.name}': offset and byte_size go beyond its end")
+        return descriptor
+
+    def unregister(self, name: str = "") -> None:
+        """Forget a region, or all of them; one that is not registered is no error, as with Triton."""
+        with self._lock:
+            if name:
+                self._open.pop(name, None)
+            else:
+                self._open.clear()
+
+    def status(self, name: str = "") -> list[Registered]:
+        """What is registered; raises `RegionUnknown` for a `name` that is not."""
+        if name:
+            return [self._find(name).about]
+        return [entry.about for entry in list(self._open.values())]
+
+    def check(self, region: Region) -> None:
+        """Raise `RegionUnknown` or `RegionInvalid` unless `region` lies in what is registered."""
+        self._locate(region)
+
+    def read(self, region: Region) -> memoryview:
+        """A copy of the bytes of `region`; raises `RegionUnknown` or `RegionInvalid`."""
+        entry, start = self._locate(region)
+        buffer = np.empty(region.size, np.uint8).data
+        done = 0
+        while done < region.size:
+            count = os.preadv(entry.descriptor, [buffer[done:]], start + done)
+            if count == 0:
+                raise RegionInvalid(f"shared memory region '{region.name}' was truncated")
+            done += count
+        return buffer
+
+    def write(self, region: Region, raw: Buffer) -> None:
+        """Put `raw` at the start of `region`; raises `RegionInvalid` where it does not fit, or was truncated."""
+        entry, start = self._locate(region)
+        if len(raw) > region.size:
+            raise RegionInvalid(
+                f"shared memory region '{region.name}': the output has {len(raw)} bytes, its place {region.size}"
+            )
+        if os.fstat(entry.descriptor).st_size < start + len(raw):
+            raise RegionInvalid(f"shared memory region '{region.name}' was truncated")
+        view, done = memoryview(raw), 0
+        while done < len(raw):
+            done += os.pwrite(entry.descriptor, view[done:], start + done)
+
+    def _find(self, name: str) -> _Open:
+        entry = self._open.get(name)
+        if entry is None:
+            raise RegionUnknown(f"Unable to find shared memory region: '{name}'")
+        return entry
+
+    def _locate(self, region: Region) -> tuple[_Open, int]:
+        entry = self._find(region.name)
+        if region.offset < 0 or region.size < 0 or region.offset + region.size > entry.about.size:
+            raise RegionInvalid(f"Invalid offset + byte size for shared memory region: '{region.name}'")
+        return entry, entry.about.offset + region.offset

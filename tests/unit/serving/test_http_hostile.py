@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP from clients that mean harm, or are broken: right status, bounded memory, and the next client is served."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import psutil
+import pytest
+
+from fake_plane import Running, Start
+from septet.request import Request
+from septet.serving.http import HttpLimits
+from septet.wire import json as wire
+
+LIMITS = HttpLimits(body=4 << 20, head_seconds=1.0, body_seconds=1.0, body_rate=1 << 20, linger_seconds=0.5)
+
+
+def dial(running: Running) -> socket.socket:
+    assert running.server.http is not None
+    made = socket.create_connection((running.server.http.host, running.server.http.port), timeout=10)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def answers(talk: socket.socket, count: int = 1) -> list[tuple[int, dict[str, str], bytes]]:
+    """Status, headers and body of the next `count` answers."""
+    found, stream = [], talk.makefile("rb")
+    for _ in range(count):
+        status = int(stream.readline().split()[1])
+        headers: dict[str, str] = {}
+        while line := stream.readline().strip():
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        found.append((status, headers, stream.read(int(headers.get("content-length", 0)))))
+    return found
+
+
+def ask(running: Running, wire: bytes, count: int = 1) -> list[tuple[int, dict[str, str], bytes]]:
+    with dial(running) as talk:
+        talk.sendall(wire)
+        return answers(talk, count)
+
+
+def post(path: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def infer(model: str = "identity", **parameters: float) -> bytes:
+    body = wire.write_request(Request(model, {"INPUT0": np.zeros(2, np.float32)}, parameters=dict(parameters)))
+    return post(
+        f"/v2/models/{model}/infer", b"".join(body.chunks), f"Inference-Header-Content-Length: {body.length}"
+    )
+
+
+def still_serves(running: Running) -> bool:
+    ((status, _, body),) = ask(running, infer())
+    return status == 200 and bool(body)
+
+
+@pytest.fixture
+def wary(start: Start) -> Running:
+    return start(http_limits=LIMITS)
+
+
+# Requests on one connection
+
+
+def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
+    wire_ = (
+        infer("slow", seconds=0.2) + infer() + b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n" + infer("full")
+    )
+    got = ask(running, wire_, 4)
+    assert [status for status, _, _ in got] == [200, 200, 200, 503]
+    assert b'"slow"' in got[0][2]
+    assert b'"identity"' in got[1][2]
+
+
+def test_more_pipelined_requests_than_the_limit_wait(start: Start) -> None:
+    running = start(http_limits=replace(LIMITS, pipelined=4))
+    got = ask(running, infer() * 200, 200)
+    assert {status for status, _, _ in got} == {200}
+
+
+def test_a_connection_is_kept_or_closed_as_asked(running: Running) -> None:
+    with dial(running) as talk:
+        for _ in range(3):
+            talk.sendall(infer())
+            assert answers(talk)[0][0] == 200
+        talk.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answers(talk)[0][1]["connection"] == "close"
+        assert talk.recv(1) == b""
+
+
+def test_a_request_in_single_bytes(running: Running) -> None:
+    with dial(running) as talk:
+        for byte in infer():
+            talk.sendall(bytes((byte,)))
+        assert answers(talk)[0][0] == 200
+
+
+def test_chunked_bodies_and_expect(running: Running) -> None:
+    body = b'{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[1]}]}'
+    head = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    with dial(running) as talk:
+        talk.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        assert answers(talk)[0][0] == 100
+        talk.sendall(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\nTrailer: x\r\n\r\n")
+        assert json.loads(answers(talk)[0][2])["outputs"][0]["data"] == [1.0]
+
+
+# Row 36: what could be understood in two ways
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+        b"Content-Length: 5\r\nContent-Length: 6",
+        b"Content-Length: 5\r\nContent-Length: 5",
+        b"Content-Length: 5, 6",
+        b"Content-Length: +5",
+        b"Content-Length: -5",
+        b"Content-Length: 0x5",
+        b"Content-Length: 99999999999999999999999",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked, identity",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: xchunked",
+        b"Content-Length : 5",
+        b"Bad\x00Name: x",
+        b"Bad Name: x",
+        b"X: a\x00b",
+        b"X: a\rb",
+        b" folded: x",
+        b"X: a\n\n",
+        b"Host: y",
+        b": empty",
+    ],
+)
+def test_smuggling_is_refused(wary: Running, head: bytes) -> None:
+    with dial(wary) as talk:
+        talk.sendall(
+            b"POST /v2/repository/index HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\nGET /v2 HTTP/1.1\r\n\r\n"
+        )
+        got = talk.makefile("rb").read()
+    assert got.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 ")), got
+    assert got.count(b"HTTP/1.1 ") == 1, "what follows must not be taken for another request"
+    assert still_serves(wary)
+
+
+@pytest.mark.parametrize(
+    "wire_", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00"]
+)
+def test_what_is_no_http_is_told_so(wary: Running, wire_: bytes) -> None:
+    assert ask(wary, wire_)[0][0] == 400
+
+
+# Rows 1, 11, 15: sizes
+
+
+def test_a_million_tiny_chunks(wary: Running) -> None:
+    before = psutil.Process().memory_info().rss
+    head = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with dial(wary) as talk:
+
+        def send() -> None:
+            with suppress(OSError):  # refused and hung up before the end
+                talk.sendall(head + b"6\r\nabcdef\r\n" * 1_000_000 + b"0\r\n\r\n")
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        assert answers(talk)[0][0] == 413
+        sender.join()
+    assert psutil.Process().memory_info().rss - before < 64 << 20
+    assert still_serves(wary)
+
+
+def test_a_body_above_the_limit_is_refused_before_it_is_read(wary: Running) -> None:
+    head = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 4194305\r\n\r\n"
+    assert ask(wary, head)[0][0] == 413
+    with dial(wary) as talk:
+        talk.sendall(b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            for _ in range(6):
+                talk.sendall(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+        except OSError:
+            pass
+        assert answers(talk)[0][0] == 413
+    assert still_serves(wary)
+
+
+def test_headers_have_a_limit(wary: Running) -> None:
+    with dial(wary) as talk:
+        try:
+            talk.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n")
+            for number in range(3000):
+                talk.sendall(b"X-%d: " % number + b"y" * 100 + b"\r\n")
+        except OSError:
+            pass
+        assert talk.recv(12) == b"HTTP/1.1 431"
+    assert still_serves(wary)
+
+
+@pytest.mark.parametrize("size", [3_000_000, 60_000_000])
+def test_a_bomb_is_refused(wary: Running, size: int) -> None:
+    bomb = gzip.compress(bytes(size))
+    status = ask(wary, post("/v2/models/identity/infer", bomb, "Content-Encoding: gzip"))[0][0]
+    assert status == (400 if size < LIMITS.body else 413)
+    assert ask(wary, post("/v2/models/identity/infer", b"x", "Content-Encoding: br"))[0][0] == 501
+    assert still_serves(wary)
+
+
+# Row 14, and 12, 13, 16 where they are told over HTTP
+
+
+@pytest.mark.parametrize("length", ["99999", "-1", "abc", "1e3", ""])
+def test_a_false_header_length(running: Running, length: str) -> None:
+    ((status, _, body),) = ask(
+        running, post("/v2/models/identity/infer", b"{}", f"Inference-Header-Content-Length: {length}")
+    )
+    assert status == 400
+    assert b"in range" in body
+
+
+def test_deep_and_odd_json(running: Running) -> None:
+    deep = b"[" * 100_000
+    for path in ("infer", "generate", "generate_stream", "load"):
+        target = "/v2/repository/models/identity/load" if path == "load" else f"/v2/models/identity/{path}"
+        for body in (deep, b'{"inputs":NaN}', b'{"a":"\xff"}', b"[]", b"", b"7"):
+            if path == "load" and body == b"":
+                continue
+            assert ask(running, post(target, body))[0][0] == 400, (path, body[:20])
+    assert still_serves(running)
+
+
+# Row 8: names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "..", "%2e%2e", "%2e%2e%2fx", "%252e%252e", "a%5Cb", "a\\b", "a%00b", "/etc/passwd", "%2fetc", "."],
+)
+def test_names_that_climb(running: Running, name: str) -> None:
+    for path in (f"/v2/models/{name}/infer", f"/v2/repository/models/{name}/load", f"/v2/models/{name}"):
+        method = (
+            post(path, b"{}")
+            if path.endswith(("infer", "load"))
+            else f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
+        assert ask(running, method)[0][0] == 400, path
+    assert running.plane.loaded == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v2/", 404),
+        ("GET", "/v2/models/identity/versions/x", 404),
+        ("GET", "/v3", 404),
+        ("HEAD", "/v2/health/live", 405),
+        ("GET", "/v2/repository/index", 405),
+        ("GET", "/v2/models/identity/infer", 405),
+        ("GET", "/v2/models/nobody", 404),
+        ("GET", "/v2/models/nobody/ready", 400),
+        ("GET", "/metrics", 404),
+    ],
+)
+def test_statuses_are_tritons(running: Running, method: str, path: str, status: int) -> None:
+    with dial(running) as talk:
+        talk.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert int(talk.recv(12).split()[1]) == status
+
+
+def test_nothing_inside_is_told(running: Running) -> None:
+    ((status, _, body),) = ask(running, infer("broken"))
+    assert (status, json.loads(body)) == (500, {"error": "internal error"})
+
+
+def test_a_decoupled_model_over_http(running: Running) -> None:
+    body = b'{"inputs":[{"name":"IN","datatype":"INT32","shape":[3],"data":[1,2,3]}]}'
+    assert ask(running, post("/v2/models/repeat/infer", body))[0][0] == 501
+    ((status, _, text),) = ask(running, post("/v2/models/repeat/generate", b'{"IN":[1,2,3]}'))
+    assert status == 400
+    assert b"exactly 1 response" in text
+
+
+def test_generate(running: Running) -> None:
+    ((status, _, body),) = ask(
+        running, post("/v2/models/identity/generate", b'{"INPUT0":1.5,"id":"7","temperature":1}')
+    )
+    assert status == 200
+    expected = {"model_name": "identity", "model_version": "1", "id": "7", "OUTPUT0": 1.5}
+    assert json.loads(body) == expected
+    assert running.plane.requests[-1].parameters == {"temperature": 1}
+    with dial(running) as talk:
+        talk.sendall(post("/v2/models/repeat/generate_stream", b'{"IN":[1,2]}', "Connection: close"))
+        got = talk.makefile("rb").read()
+    assert b"text/event-stream" in got
+    events = [json.loads(line[6:]) for line in got.split(b"\r\n") if line.startswith(b"data: ")]
+    assert [event["OUT"] for event in events] == [1, 2]
+    assert got.endswith(b"0\r\n\r\n")
+
+
+def test_a_raw_request(running: Running) -> None:
+    tensor = np.arange(3, dtype=np.float32)
+    ((status, headers, body),) = ask(
+        running, post("/v2/models/identity/infer", tensor.tobytes(), "Inference-Header-Content-Length: 0")
+    )
+    assert status == 200
+    length = int(headers["inference-header-content-length"])
+    assert msgspec.json.decode(body[:length])["outputs"][0]["shape"] == [3]
+    assert body[length:] == tensor.tobytes()
+    wrong = post("/v2/models/scores/infer", b"abcd", "Inference-Header-Content-Length: 0")
+    assert ask(running, wrong)[0][0] == 400
+
+
+# Row 17: patience
+
+
+def test_slow_clients_are_hung_up_on_and_others_served_meanwhile(wary: Running) -> None:
+    slow = [dial(wary) for _ in range(300)]
+    for number, talk in enumerate(slow):
+        talk.sendall(
+            b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100"
+            + b"\r\n\r\n" * (number % 2)
+        )
+    end = time.monotonic() + 3.2
+    while time.monotonic() < end:
+        for talk in slow:
+            with suppress(OSError):
+                talk.sendall(b"1")
+        assert still_serves(wary)
+        time.sleep(0.3)
+    for talk in slow:
+        assert talk.recv(12) in (b"HTTP/1.1 408", b"")
+        talk.close()
+
+
+def test_an_idle_connection_is_closed(start: Start) -> None:
+    running = start(http_limits=replace(LIMITS, idle_seconds=0.5))
+    with dial(running) as talk:
+        talk.sendall(infer())
+        assert answers(talk)[0][0] == 200
+        assert talk.recv(1) == b""
+
+
+def test_a_client_that_does_not_read_is_hung_up_on(start: Start) -> None:
+    running = start(http_limits=replace(HttpLimits(), stuck_seconds=1.0))
+    body = wire.write_request(Request("identity", {"INPUT0": np.zeros(4_000_000, np.float32)}))
+    one = post(
+        "/v2/models/identity/infer", b"".join(body.chunks), f"Inference-Header-Content-Length: {body.length}"
+    )
+    with dial(running) as talk, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        talk.sendall(one * 20)
+    assert still_serves(running)
+
+
+# Row 18: clients that leave
+
+
+def test_a_client_that_leaves_cancels_its_requests(running: Running) -> None:
+    with dial(running) as talk:
+        talk.sendall(infer("slow"))
+        while not running.plane.requests:
+            time.sleep(0.01)
+        assert not running.plane.requests[0].cancelled
+    assert running.plane.cancelled.wait(5)
+    assert still_serves(running)

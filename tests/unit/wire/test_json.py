@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""v2 JSON: what crosses comes back the same, and what is wrong is refused."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from septet.errors import RequestInvalid, SeptetError
+from septet.request import Request, Response
+from septet.tensor import KSERVE_NAMES, Array
+from septet.wire import json as wire
+from septet.wire.shm import Regions
+from wire_strategies import arrays, requests, responses, same
+
+NOTHING = Regions()
+JSONABLE = [
+    "BOOL",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "FP32",
+    "FP64",
+    "BYTES",
+]
+
+
+def read(document: object, tail: bytes = b"") -> wire.Read:
+    text = document if isinstance(document, bytes) else msgspec.json.encode(document)
+    return wire.read_request("m", "", text + tail, len(text), NOTHING)
+
+
+def one(data: object, datatype: str = "INT32", shape: list[int] | None = None) -> dict[str, object]:
+    return {"inputs": [{"name": "x", "datatype": datatype, "shape": shape or [1], "data": data}]}
+
+
+@settings(deadline=None)
+@given(requests())
+def test_requests_cross_whole(request: Request) -> None:
+    body = wire.write_request(request)
+    whole = b"".join(body.chunks)
+    length = len(whole) if body.length is None else body.length
+    back = wire.read_request("model", request.version, whole, length, NOTHING)
+    assert (back.request.id, back.request.version) == (request.id, request.version)
+    assert back.request.parameters == request.parameters
+    assert [(want.name, want.classes) for want in back.request.wanted] == [
+        (want.name, want.classes) for want in request.wanted
+    ]
+    assert list(back.request.inputs) == list(request.inputs)
+    assert all(same(back.request.inputs[name], array) for name, array in request.inputs.items())
+
+
+@settings(deadline=None)
+@given(responses())
+def test_responses_cross_whole_in_binary(response: Response) -> None:
+    body = wire.write_response(Request("model", {}), response, NOTHING, True)
+    whole = b"".join(body.chunks)
+    back = wire.read_response(whole, len(whole) if body.length is None else body.length, NOTHING)
+    assert (back.model, back.version, back.id) == (response.model, response.version, response.id)
+    assert back.parameters == response.parameters
+    assert all(same(back.outputs[name], array) for name, array in response.outputs.items())
+
+
+@settings(deadline=None)
+@given(arrays(JSONABLE, finite=True), st.booleans())
+def test_tensors_cross_as_lists_flat_and_nested(array: Array, nest: bool) -> None:
+    body = wire.write_response(Request("m", {}), Response("m", outputs={"y": array}), NOTHING, False)
+    assert body.length is None
+    document = msgspec.json.decode(b"".join(body.chunks))
+    (tensor,) = document["outputs"]
+    data = np.array(tensor["data"], object).reshape(array.shape).tolist() if nest else tensor["data"]
+    back = read(one(data, KSERVE_NAMES[array.dtype], list(array.shape))) if array.ndim else None
+    assert back is not None
+    assert same(back.request.inputs["x"], array)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_no_bytes_whatever_do_more_than_refuse(noise: bytes, length: int) -> None:
+    with pytest.raises(RequestInvalid):
+        wire.read_request("m", "", noise, min(length, len(noise)), NOTHING)
+
+
+FIELDS = ["inputs", "outputs", "name", "shape", "datatype", "data", "parameters", "binary_data_size", "id"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.fixed_dictionaries(
+        {"inputs": st.lists(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6), max_size=2)}
+    )
+)
+def test_no_document_whatever_does_more_than_refuse(document: dict[str, object]) -> None:
+    with contextlib.suppress(SeptetError):
+        read(document)
+
+
+@pytest.mark.parametrize(
+    ("data", "datatype"),
+    [
+        ([3_000_000_000], "INT32"),
+        ([-1], "UINT8"),
+        ([256], "UINT8"),
+        ([2**64], "UINT64"),
+        ([10**400], "INT64"),
+        ([1.5], "INT32"),
+        ([True], "INT32"),
+        ([1], "BOOL"),
+        (["1"], "FP32"),
+        ([1e39], "FP32"),
+        ([1], "BYTES"),
+        ([None], "FP32"),
+        ([[1]], "INT32"),
+        ([1, 2], "INT32"),
+        ([], "INT32"),
+        (1, "INT32"),
+        ({"a": 1}, "INT32"),
+        ([1.0], "FP16"),
+        ([1.0], "BF16"),
+        ([1], "INT128"),
+        ([1], ""),
+    ],
+)
+def test_elements_that_do_not_fit_are_refused(data: object, datatype: str) -> None:
+    with pytest.raises(RequestInvalid):
+        read(one(data, datatype))
+
+
+@pytest.mark.parametrize("text", [b"NaN", b"Infinity", b"-Infinity", b'"\\ud800"', b"1e999"])
+def test_what_is_no_json_is_refused(text: bytes) -> None:
+    template = b'{"inputs":[{"name":"x","datatype":"%b","shape":[1],"data":[%b]}]}'
+    with pytest.raises(RequestInvalid):
+        read(template % (b"BYTES" if b'"' in text else b"FP32", text))
+
+
+def test_nan_goes_out_in_binary_only() -> None:
+    response = Response("m", outputs={"y": np.array([np.nan], np.float32)})
+    with pytest.raises(RequestInvalid, match="binary_data"):
+        wire.write_response(Request("m", {}), response, NOTHING, False)
+    assert wire.write_response(Request("m", {}), response, NOTHING, True).length is not None
+
+
+@pytest.mark.parametrize(
+    "shape", [[2**32, 2**32], [-1], [2**63], [2**64], [1] * 10_000, [10**30], [0, 2**40], [2**31, 0]]
+)
+def test_shapes_that_cannot_be_are_refused(shape: list[int]) -> None:
+    for parameters in ({}, {"binary_data_size": 4}, {"shared_memory_region": "r", "shared_memory_byte_size": 4}):
+        tensor = {"name": "x", "datatype": "INT32", "shape": shape, "parameters": parameters}
+        document = {"inputs": [tensor if parameters else tensor | {"data": [1]}]}
+        with pytest.raises(RequestInvalid):
+            read(document, b"abcd" if "binary_data_size" in parameters else b"")
+
+
+@pytest.mark.parametrize("size", [3, 5, -1, 2**63, 10**30, 1.5, True, "4"])
+def test_declared_sizes_are_true(size: object) -> None:
+    tensor = {"name": "x", "datatype": "INT32", "shape": [1], "parameters": {"binary_data_size": size}}
+    with pytest.raises(RequestInvalid):
+        read({"inputs": [tensor]}, b"abcd")
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xff\xff\xffab", b"\x01\0\0\0ab", b"\x01\0\0", b"", bytes(8)])
+def test_bytes_tensors_are_whole(raw: bytes) -> None:
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
+    with pytest.raises(RequestInvalid):
+        read({"inputs": [tensor]}, raw)
+
+
+def test_nothing_follows_the_tensors() -> None:
+    tensor = {"name": "x", "datatype": "INT32", "shape": [1], "parameters": {"binary_data_size": 4}}
+    with pytest.raises(RequestInvalid, match="additional"):
+        read({"inputs": [tensor]}, b"abcde")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        one([1]) | {"inputs": [*one([1])["inputs"], *one([1])["inputs"]]},  # type: ignore[misc]
+        one([1]) | {"outputs": [{"name": "y"}, {"name": "y"}]},
+        one([1]) | {"parameters": {"triton_secret": 1}},
+        one([1]) | {"parameters": {str(number): 1 for number in range(2000)}},
+        one([1]) | {"parameters": {"a": None}},
+        one([1]) | {"parameters": {"a": [1]}},
+        one([1]) | {"parameters": {"binary_data_output": 1}},
+        one([1]) | {"outputs": [{"name": "y", "parameters": {"classification": -1}}]},
+        one([1]) | {"outputs": [{"name": "y", "parameters": {"binary_data": "yes"}}]},
+        one([1]) | {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
+        one([1]) | {"id": 7},
+        {},
+        {"inputs": None},
+        [],
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(document: object) -> None:
+    with pytest.raises(RequestInvalid):
+        read(document)
+
+
+def test_depth_and_breadth_have_limits() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    with pytest.raises(RequestInvalid):
+        read(b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":' + deep + b"}]}")
+    with pytest.raises(RequestInvalid):
+        read(b'{"inputs":' + deep + b"}")
+    keys = b",".join(b'"%d":1' % number for number in range(1_000_000))
+    with pytest.raises(RequestInvalid):
+        read(b'{"inputs":[],"parameters":{' + keys + b"}}")
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "11", "1e1", " 5", "", "²", "9" * 30])
+def test_a_header_length_is_a_number_within_the_body(text: str) -> None:
+    with pytest.raises(RequestInvalid, match="in range"):
+        wire.header_length(text, 10)
+
+
+def test_header_lengths() -> None:
+    assert wire.header_length(None, 10) == 10
+    assert wire.header_length("0", 10) == 0
+    assert wire.header_length("10", 10) == 10
+
+
+def test_raw_requests() -> None:
+    dtype = np.dtype(np.float32)
+    got = wire.read_raw("m", "", bytes(24), "x", dtype, (-1, 3))
+    assert got.request.inputs["x"].shape == (2, 3)
+    assert got.binary
+    for body, shape in ((bytes(23), (-1, 3)), (bytes(8), (3,)), (bytes(8), (-1, -1)), (bytes(4), (-1, 0))):
+        with pytest.raises(RequestInvalid):
+            wire.read_raw("m", "", body, "x", dtype, shape)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Protobuf by hand against protobuf itself."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from septet.errors import RequestInvalid, SeptetError
+from septet.request import Request, Response
+from septet.stubs import service_pb2
+from septet.tensor import to_raw
+from septet.wire import proto
+from septet.wire.shm import Regions
+from wire_strategies import requests, responses, same
+
+NOTHING = Regions()
+
+
+@settings(deadline=None)
+@given(requests())
+def test_requests_cross_whole(request: Request) -> None:
+    whole = b"".join(proto.write_request(request))
+    parsed = service_pb2.ModelInferRequest.FromString(whole)
+    assert list(parsed.raw_input_contents) == [bytes(to_raw(array)) for array in request.inputs.values()]
+    for message in (whole, parsed.SerializeToString()):
+        back = proto.read_request(message, NOTHING)
+        assert (back.model, back.version, back.id) == (request.model, request.version, request.id)
+        assert back.parameters == request.parameters
+        assert [(w.name, w.classes) for w in back.wanted] == [(w.name, w.classes) for w in request.wanted]
+        assert list(back.inputs) == list(request.inputs)
+        assert all(same(back.inputs[name], array) for name, array in request.inputs.items())
+
+
+@settings(deadline=None)
+@given(responses())
+def test_responses_cross_whole(response: Response) -> None:
+    whole = b"".join(proto.write_response(Request("model", {}), response, NOTHING))
+    parsed = service_pb2.ModelInferResponse.FromString(whole)
+    assert [output.name for output in parsed.outputs] == list(response.outputs)
+    back = proto.read_response(whole, NOTHING)
+    assert (back.model, back.version, back.id) == (response.model, response.version, response.id)
+    assert back.parameters == response.parameters
+    assert all(same(back.outputs[name], array) for name, array in response.outputs.items())
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_do_more_than_refuse(noise: bytes) -> None:
+    for read in (proto.read_request, proto.read_response):
+        with contextlib.suppress(SeptetError):
+            read(noise, NOTHING)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_damaged_messages_do_no_more_than_refuse(data: st.DataObject) -> None:
+    request = Request("m", {"x": np.arange(4, dtype=np.int16), "y": np.array([b"a"], object)}, id="i")
+    whole = bytearray(b"".join(proto.write_request(request)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    del whole[data.draw(st.integers(0, len(whole))) :]
+    with contextlib.suppress(SeptetError):
+        proto.read_request(bytes(whole), NOTHING)
+
+
+def typed(datatype: str, shape: list[int], **contents: list[object]) -> bytes:
+    message = service_pb2.ModelInferRequest(model_name="m")
+    tensor = message.inputs.add(name="x", datatype=datatype, shape=shape)
+    for field, values in contents.items():
+        getattr(tensor.contents, field).extend(values)
+    return bytes(message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "values"),
+    [
+        ("BOOL", "bool_contents", [True, False]),
+        ("INT8", "int_contents", [-128, 127]),
+        ("INT64", "int64_contents", [-(2**63), 1]),
+        ("UINT16", "uint_contents", [0, 65535]),
+        ("UINT64", "uint64_contents", [0, 2**64 - 1]),
+        ("FP32", "fp32_contents", [0.5, -1.0]),
+        ("FP64", "fp64_contents", [0.5, 1e300]),
+        ("BYTES", "bytes_contents", [b"a", b""]),
+    ],
+)
+def test_typed_contents(datatype: str, field: str, values: list[object]) -> None:
+    request = proto.read_request(typed(datatype, [1, 2], **{field: values}), NOTHING)
+    assert request.inputs["x"].tolist() == [values]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        typed("INT8", [1], int_contents=[128]),
+        typed("UINT8", [1], uint_contents=[256]),
+        typed("FP32", [1], fp64_contents=[1.0]),
+        typed("FP32", [1], fp32_contents=[1.0], int_contents=[1]),
+        typed("FP32", [2], fp32_contents=[1.0]),
+        typed("FP32", [1]),
+        typed("FP16", [1], fp32_contents=[1.0]),
+        typed("NONE", [1], fp32_contents=[1.0]),
+        typed("FP32", [-1], fp32_contents=[1.0]),
+        typed("FP32", [2**32, 2**32], fp32_contents=[1.0]),
+        typed("FP32", [1] * 100, fp32_contents=[1.0]),
+        typed("FP32", [1], fp32_contents=[1.0]) + b"\x3a\x04abcd",
+        b"\x3a\x04abcd",
+        b"\x3a\x05abcd",
+        b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\x0b",
+        b"\xff" * 20,
+    ],
+)
+def test_what_is_wrong_is_refused(message: bytes) -> None:
+    with pytest.raises(RequestInvalid):
+        proto.read_request(message, NOTHING)
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    message = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[b"a", b"b"])
+    for _ in range(2):
+        message.inputs.add(name="x", datatype="UINT8", shape=[1])
+    with pytest.raises(RequestInvalid, match="twice"):
+        proto.read_request(message.SerializeToString(), NOTHING)
+
+
+def test_large_tensors_are_views_of_the_message() -> None:
+    message = b"".join(proto.write_request(Request("m", {"x": np.zeros(1 << 20, np.uint8)})))
+    array = proto.read_request(message, NOTHING).inputs["x"]
+    assert np.shares_memory(array, np.frombuffer(message, np.uint8))
+
+
+def test_the_memory_of_heads_stays_small() -> None:
+    for number in range(2000):
+        request = Request("m", {"x": np.zeros(1, np.uint8)}, id=str(number))
+        assert proto.read_request(b"".join(proto.write_request(request)), NOTHING).id == str(number)
+    assert len(proto._heads) <= 256

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared memory: what clients may register, and that what they do to it harms nobody else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from septet.errors import RegionExists, RegionInvalid, RegionUnknown, SeptetError
+from septet.request import Region
+from septet.wire.shm import FOLDER, OWN, Regions
+
+KEY = f"test-{os.getpid()}"
+
+
+@pytest.fixture
+def file() -> Iterator[Path]:
+    """100 bytes of shared memory."""
+    path = FOLDER / KEY
+    path.write_bytes(bytes(range(100)))
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def regions(file: Path) -> Regions:
+    made = Regions()
+    made.register("r", f"/{KEY}", 10, 80)
+    return made
+
+
+def test_reading_and_writing(regions: Regions, file: Path) -> None:
+    assert bytes(regions.read(Region("r", 5, 3))) == bytes((15, 16, 17))
+    regions.write(Region("r", 70, 10), b"0123456789")
+    assert file.read_bytes()[80:90] == b"0123456789"
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 81), (80, 1), (-1, 1), (1, -1), (2**63, 1), (1, 2**63)])
+def test_ranges_end_where_the_region_ends(regions: Regions, offset: int, size: int) -> None:
+    with pytest.raises(RegionInvalid):
+        regions.read(Region("r", offset, size))
+    with pytest.raises(RegionInvalid):
+        regions.check(Region("r", offset, size))
+
+
+def test_an_output_fits_its_place(regions: Regions, file: Path) -> None:
+    with pytest.raises(RegionInvalid):
+        regions.write(Region("r", 0, 3), b"1234")
+    assert file.read_bytes() == bytes(range(100))
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0, 101), (100, 1), (-1, 10), (2**63, 1), (0, 0), (0, -1), (1, 2**63 - 1)]
+)
+def test_regions_lie_in_their_memory(file: Path, offset: int, size: int) -> None:
+    with pytest.raises(RegionInvalid):
+        Regions().register("r", KEY, offset, size)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/", "..", "/..", "../shm/" + KEY, "/dev/shm/" + KEY, "/dev/shm/../shm/" + KEY, "a/b", "\x00",
+     KEY + "\x00", "." + KEY, OWN + "x", "/" + OWN + "x", "nothing-there", "//" + KEY, "x" * 300],
+)  # fmt: skip
+def test_keys_that_may_not_be(file: Path, key: str) -> None:
+    for name in (OWN + "x", "." + KEY):
+        (FOLDER / name).write_bytes(bytes(100))
+    try:
+        with pytest.raises(RegionInvalid) as caught:
+            Regions().register("mine", key, 0, 10)
+        assert "/dev/shm" not in str(caught.value)
+        assert OWN not in str(caught.value)
+    finally:
+        for name in (OWN + "x", "." + KEY):
+            (FOLDER / name).unlink()
+
+
+def test_links_folders_and_pipes_are_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(100))
+    (tmp_path / "link").symlink_to(secret)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for key in ("link", "folder", "pipe"):
+        with pytest.raises(RegionInvalid):
+            Regions(folder=tmp_path).register("r", key, 0, 10)
+
+
+def test_only_the_prefix_may_be_registered(file: Path) -> None:
+    Regions(prefix="/test-").register("r", KEY, 0, 10)
+    with pytest.raises(RegionInvalid):
+        Regions(prefix="/other").register("r", KEY, 0, 10)
+
+
+def test_a_name_is_registered_once_until_it_is_given_back(regions: Regions) -> None:
+    with pytest.raises(RegionExists):
+        regions.register("r", KEY, 0, 10)
+    assert [one.size for one in regions.status()] == [80]
+    regions.unregister("r")
+    regions.unregister("r")
+    with pytest.raises(RegionUnknown):
+        regions.read(Region("r", 0, 1))
+    with pytest.raises(RegionUnknown):
+        regions.status("r")
+    regions.register("r", KEY, 0, 10)
+    regions.unregister()
+    assert regions.status() == []
+
+
+def test_a_truncated_region_fails_its_request_alone(regions: Regions, file: Path) -> None:
+    os.truncate(file, 20)
+    with pytest.raises(RegionInvalid, match="truncated"):
+        regions.read(Region("r", 0, 80))
+    with pytest.raises(RegionInvalid, match="truncated"):
+        regions.write(Region("r", 0, 80), bytes(80))
+    assert file.stat().st_size == 20
+    assert bytes(regions.read(Region("r", 0, 5))) == bytes(range(10, 15))
+
+
+def test_an_unlinked_region_lives_while_it_is_registered(regions: Regions, file: Path) -> None:
+    file.unlink()
+    assert bytes(regions.read(Region("r", 0, 1))) == bytes((10,))
+
+
+def test_descriptors_are_given_back(file: Path) -> None:
+    regions = Regions()
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    for number in range(300):
+        regions.register(f"r{number}", KEY, 0, 10)
+        with pytest.raises(SeptetError):
+            regions.register("wrong", KEY, 0, 1000)
+    regions.unregister()
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
