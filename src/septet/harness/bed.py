@@ -85,6 +85,7 @@ class Bed:
             batch=layout.batch,
             rate=rate,
             give_up=give_up,
+            padded=ask.padded,
         )
 
     def _tell(self, words: str) -> Callable[[Progress], None]:

@@ -38,11 +38,13 @@ WORKLOADS: dict[str, str] = {
 class Asked:
     """What the user said about model and data; ``None`` where nothing was said.
 
-    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file.
+    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file. `padded` asks that sequences be
+    padded to the longest that the network takes, instead of each running at its own length.
     """
 
     weights: str = "auto"
     data: Path | None = None
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Workload(ABC):
 
     name: ClassVar[str]
     card: ClassVar[Card]
+    pads: ClassVar[bool] = False
+    """Whether its samples are sequences, so that they may be `padded` to the longest."""
     size: Size
     origin: Origin
     model: Path | None
@@ -123,6 +127,13 @@ class Workload(ABC):
             raise DataError(f"{self.data}: sample {missing} has no answer")
         return [responses[index] for index in range(len(self))]
 
+    def length(self, sample: Tensors) -> int:
+        """How long `sample` is to the engine: the fewer lengths a batch holds, the less of it is padding.
+
+        Always the same where a batch is never padded.
+        """
+        return 0
+
     def collate(self, samples: Sequence[Tensors]) -> Tensors:
         """Join samples into one batch along a new first dimension."""
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
@@ -144,6 +155,8 @@ def open_workload(network: str, size: Size, asked: Asked) -> Workload:
         raise UsageError(f"{network}: no trained miniature ships yet; --size full runs the network")
     if size == "mini" and network != "null" and (asked.weights != "auto" or asked.data is not None):
         raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
+    if asked.padded and not kind.pads:
+        raise UsageError(f"{network}: nothing is padded: --padded goes with a network of sequences, such as bert")
     if size == "full" and asked.data is None and data_dir(network).is_dir():
         asked = replace(asked, data=data_dir(network))
     return kind.open(size, asked)
