@@ -9,6 +9,7 @@ About five minutes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,7 +29,9 @@ BATCH = 32
 STEPS = 800
 PEAK_RATE = 1.5e-3
 WEIGHT_DECAY = 0.01
-PHASES = ((0.0, 0.3), (0.35, 0.55), (0.6, 1.0))
+Phases = tuple[tuple[float, float], ...]
+
+PHASES: Phases = ((0.0, 0.3), (0.35, 0.55), (0.6, 1.0))
 """From which share of the steps on, passages have which share of their length."""
 
 CHUNK = 4
@@ -249,9 +252,8 @@ def _joined(chunk: list[Example], pieces: WordPieces) -> Batch:
     return ids, mask, segments, torch.tensor([places for _, places, _ in chunk]), torch.from_numpy(telling)
 
 
-def _chunk(step: int, steps: int, pieces: WordPieces) -> list[Batch]:
-    """The batches of steps `step` … `step` + CHUNK, in a drawn order."""
-    shrink = next(share for begin, share in reversed(PHASES) if step >= begin * steps)
+def _chunk(step: int, shrink: float, pieces: WordPieces) -> list[Batch]:
+    """The batches of steps `step` … `step` + CHUNK, in a drawn order; passages have `shrink` of their length."""
     found = _examples(range(step * BATCH, (step + CHUNK) * BATCH), shrink, pieces)
     found.sort(key=lambda one: one[0].first + one[0].size)
     size = -(-len(found) // CHUNK)
@@ -259,36 +261,42 @@ def _chunk(step: int, steps: int, pieces: WordPieces) -> list[Batch]:
     return [_joined(found[place * size : (place + 1) * size], pieces) for place in order]
 
 
-def batches(steps: int) -> Iterator[Batch]:
-    """Fresh tales for each step."""
+def batches(steps: int, phases: Phases = PHASES, begin: int = 0) -> Iterator[Batch]:
+    """Fresh tales for each step; those of the `begin` steps before have been seen."""
     pieces = WordPieces(vocabulary())
     done = 0
-    chunks = -(-steps // CHUNK)
-    for drawn in drawn_ahead(lambda place: _chunk(place * CHUNK, steps, pieces), chunks):
+
+    def draw(place: int) -> list[Batch]:
+        step = place * CHUNK
+        shrink = next(share for since, share in reversed(phases) if step >= since * steps)
+        return _chunk(begin + step, shrink, pieces)
+
+    for drawn in drawn_ahead(draw, -(-steps // CHUNK)):
         for batch in drawn[: steps - done]:
             yield batch
             done += 1
+
+
+def losses(network: Network, step: int, batch: Batch) -> Losses:
+    """How wrong the answers are, and the hint."""
+    ids, mask, segments, places, telling = batch
+    # short passages are said to lie anywhere, so that what is learnt from them holds at all places
+    first = int(np.random.default_rng(step).integers(LENGTH - ids.shape[1] + 1))
+    logits, hint = network.both(ids, mask, segments, first)
+    told = F.binary_cross_entropy_with_logits(hint, telling, segments.float(), reduction="sum")
+    # over places, for start and end alike
+    loss = F.cross_entropy(logits + (mask[:, :, None] - 1) * -NEVER, places)
+    return {"loss": loss, "hint": told / segments.sum()}
 
 
 def train(net: Bert, steps: int, seed: int) -> Network:
     """Train from scratch."""
     repeatable(seed, threads=1)  # another one draws the tales
     network = Network(net)
-
-    def losses(step: int, batch: Batch) -> Losses:
-        ids, mask, segments, places, telling = batch
-        # short passages are said to lie anywhere, so that what is learnt from them holds at all places
-        first = int(np.random.default_rng(step).integers(LENGTH - ids.shape[1] + 1))
-        logits, hint = network.both(ids, mask, segments, first)
-        told = F.binary_cross_entropy_with_logits(hint, telling, segments.float(), reduction="sum")
-        # over places, for start and end alike
-        loss = F.cross_entropy(logits + (mask[:, :, None] - 1) * -NEVER, places)
-        return {"loss": loss, "hint": told / segments.sum()}
-
     fit(
         network.parameters(),
         batches(steps),
-        losses,
+        partial(losses, network),
         steps=steps,
         rate=PEAK_RATE,
         decay=WEIGHT_DECAY,

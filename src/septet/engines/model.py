@@ -16,6 +16,7 @@ from septet.errors import ModelInvalid, ModelNotFound, PrecisionUnsupported
 from septet.tensor import TensorSpec
 
 _QUANTISED = re.compile(r"QuantizeLinear|DequantizeLinear|QLinear|.*Integer$|DynamicQuantize")
+_BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 Dims = tuple[int | str | None, ...]
@@ -49,9 +50,15 @@ def read_onnx(path: Path) -> OnnxFile:
     return OnnxFile(
         tuple(map(_spec, inputs)),
         tuple(map(_spec, graph.output)),
-        any(_QUANTISED.match(node.op_type) for node in graph.node),
+        _quantised(graph),
         {value.name: _dims(value) for value in (*inputs, *graph.output)},
     )
+
+
+def _quantised(graph: onnx.GraphProto) -> bool:
+    """Whether nodes quantise, or weights are stored in 8 bits."""
+    weights = any(tensor.data_type in _BYTES and len(tensor.dims) > 1 for tensor in graph.initializer)
+    return weights or any(_QUANTISED.match(node.op_type) for node in graph.node)
 
 
 def require(path: Path) -> None:
