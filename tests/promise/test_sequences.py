@@ -10,7 +10,7 @@ from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
 from septet.engines.model import read_onnx
-from septet.engines.sequence import sequences_of
+from septet.engines.tokens import sequences_of
 from septet.harness.library import Library
 from septet.tensor import Array, Tensors
 from septet.workloads.workload import Asked, Workload, open_workload

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from septet.engines.model import OnnxFile, read_onnx
-from septet.engines.sequence import sequences_of
+from septet.engines.tokens import sequences_of
 from septet.errors import DataError, FetchError, ModelInvalid, NotSequences
 from septet.pipelines.sequence import Sequences
 from septet.pipelines.text import LENGTH, WordPieces, read_vocabulary

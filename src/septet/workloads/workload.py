@@ -39,8 +39,8 @@ class Asked:
     """What the user said about model and data; ``None`` where nothing was said.
 
     `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file. `precision` is what the engine
-    will compute in: DLRM's own files have int8 rows where it is ``int8``. `padded` asks that sequences be padded to
-    the longest that the network takes, instead of each running at its own length.
+    will compute in: DLRM's own files have int8 rows where it is ``int8``. `padded` asks that sequences be padded
+    to the longest that the network takes, instead of each running at its own length.
     """
 
     weights: str = "auto"

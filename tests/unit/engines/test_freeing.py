@@ -8,7 +8,7 @@ from onnx import numpy_helper
 
 from septet.engines.freeing import free, prove
 from septet.engines.model import read_onnx
-from septet.engines.sequence import sequences_of
+from septet.engines.tokens import sequences_of
 from septet.errors import NotSequences
 from septet.tensor import Tensors
 from sequences_made import LONGEST, WORDS, tagger

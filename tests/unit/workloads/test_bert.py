@@ -207,7 +207,7 @@ def test_a_file_of_one_length_is_made_free_or_refused_with_a_reason(tmp_path: Pa
     mine = open_workload("bert", "full", Asked(str(fixed), squad))
     assert mine.model not in (None, fixed)
     with mine.predictor(lambda path: load("onnx", path, EngineConfig(), Cpu.detect().partition())) as predict:
-        assert [len(row) for row in predict(mine.collate([mine.sample(0)]))] == [9]
+        assert [len(row) for row in predict(mine.collate([mine.sample(0)]))] == [10]
     model = onnx.load(fixed)
     squared = [helper.make_node("MatMul", ["plain", "square"], ["output_end_logits"], name="mixed")]
     model.graph.node[1].output[0] = "plain"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from septet.engines.model import Dims, OnnxFile
-from septet.engines.sequence import sequences_of
+from septet.engines.tokens import sequences_of
 from septet.errors import NotSequences
 from septet.tensor import TensorSpec
 
