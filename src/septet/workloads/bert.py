@@ -54,6 +54,11 @@ ROLES = (
 """What files call ids, mask and segments."""
 
 
+SPARSE = "sparse"
+"""The miniature with heads and columns pruned, as ``recipes/bert-sparse.py`` wrote it."""
+
+SPARSE_NOTE = "structured sparsity, pruned and trained on: Open division, judged against the dense network in FP32"
+
 _PROOFS = 3
 """On so many windows a file that is made free must answer as before."""
 
@@ -70,6 +75,7 @@ class Bert(Workload):
     )
 
     pads: ClassVar[bool] = True
+    variants: ClassVar[tuple[str, ...]] = ("auto", SPARSE)
 
     def __init__(self, size: Size, found: Found, windows: Windows, padded: bool = False) -> None:
         self.size = size
@@ -97,7 +103,7 @@ class Bert(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Bert:
-        return _mini(asked.padded) if size == "mini" else _full(asked)
+        return _mini(asked) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -182,10 +188,14 @@ def _write_made_up(path: Path) -> None:
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
-def _mini(padded: bool) -> Bert:
-    found = trained(Bert.name, partial(transformer.build, BERT_MINI))
+def _mini(asked: Asked) -> Bert:
+    sparse = asked.weights == SPARSE
+    found = trained(f"{Bert.name}-{SPARSE}" if sparse else Bert.name, partial(transformer.build, BERT_MINI))
     windows = SquadWindows(Tales("test").file(), WordPieces(vocabulary()), "tales, test split")
-    return Bert("mini", found, windows, padded)
+    opened = Bert("mini", found, windows, asked.padded)
+    if sparse:
+        opened.baseline, opened.notes = "auto", (*found.notes, SPARSE_NOTE)
+    return opened
 
 
 def _inputs(file: OnnxFile, path: Path) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ WORKLOADS: dict[str, str] = {
 class Asked:
     """What the user said about model and data; ``None`` where nothing was said.
 
-    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file. `precision` is what the engine
+    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file; of a miniature, one of the
+    workload's `variants`. `precision` is what the engine
     will compute in: DLRM's own files have int8 rows where it is ``int8``. `padded` asks that sequences be padded
     to the longest that the network takes, instead of each running at its own length.
     """
@@ -84,12 +85,16 @@ class Workload(ABC):
     card: ClassVar[Card]
     pads: ClassVar[bool] = False
     """Whether its samples are sequences, so that they may be `padded` to the longest."""
+    variants: ClassVar[tuple[str, ...]] = ("auto",)
+    """The weights that the miniature may be asked to have, the usual ones first."""
     size: Size
     origin: Origin
     model: Path | None
     """The ONNX file that an engine loads; None only for the null workload."""
     data: str
     """The data set in words, such as «digit scenes, test split, 10,000 images»."""
+    baseline: str | None = None
+    """The weights of the FP32 reference that answers are held against; None: the workload's own."""
     notes: tuple[str, ...] = ()
     """Lines that every output must show, such as «synthetic weights: speed only»."""
 
@@ -155,8 +160,11 @@ def open_workload(network: str, size: Size, asked: Asked) -> Workload:
     kind = workload_class(network)
     if size == "mini" and network not in (*miniatures(), "null"):
         raise UsageError(f"{network}: no trained miniature ships yet; --size full runs the network")
-    if size == "mini" and network != "null" and (asked.weights != "auto" or asked.data is not None):
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
+    if size == "mini" and network != "null" and (asked.weights not in kind.variants or asked.data is not None):
+        also = f"; it has --weights {', '.join(kind.variants[1:])}" if kind.variants[1:] else ""
+        raise UsageError(
+            f"the miniature has its own weights and data: --weights and --data go with --size full{also}"
+        )
     if asked.padded and not kind.pads:
         raise UsageError(f"{network}: nothing is padded: --padded goes with a network of sequences, such as bert")
     if size == "full" and asked.data is None and data_dir(network).is_dir():
