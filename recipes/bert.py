@@ -23,16 +23,20 @@ from septet.workloads.split import Split
 from septet.workloads.squad import Paragraph, SquadWindows, best, exact, f1
 from septet.workloads.tales import FILLERS, Tales, vocabulary
 from septet.workloads.transformer import BERT_MINI, EPSILON, Bert, shapes
+from septet.workloads.weights import shipped
 from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 32
 STEPS = 800
 PEAK_RATE = 1.5e-3
+TUNING_RATE = 1e-3
 WEIGHT_DECAY = 0.01
 Phases = tuple[tuple[float, float], ...]
 
 PHASES: Phases = ((0.0, 0.3), (0.35, 0.55), (0.6, 1.0))
 """From which share of the steps on, passages have which share of their length."""
+
+WHOLE: Phases = ((0.0, 1.0),)
 
 CHUNK = 4
 """Batches that are drawn together and shared out by length, so that little is padded."""
@@ -305,6 +309,40 @@ def train(net: Bert, steps: int, seed: int) -> Network:
         clip=1.0,
     )
     return network.eval()
+
+
+def layers_of(network: Network) -> list[Layer]:
+    """The encoder's layers."""
+    return [layer for layer in network.layers if isinstance(layer, Layer)]
+
+
+def resumed(net: Bert) -> Network:
+    """The network with the weights that ship; only the hint, which does not, begins anew."""
+    network = Network(net)
+    with np.load(shipped("bert"), allow_pickle=False) as stored:
+        state = {
+            f"{ours}.{part}": torch.from_numpy(stored[f"{theirs}.{part}"].astype(np.float32))
+            for ours, theirs in names(net).items()
+            for part in ("weight", "bias")
+            if f"{theirs}.{part}" in stored
+        }
+    network.load_state_dict(state | {f"hint.{name}": value for name, value in network.hint.state_dict().items()})
+    return network
+
+
+def tune(network: Network, steps: int, begin: int) -> None:
+    """Train on with whole passages: with those of step `begin` and after, which nobody has seen before."""
+    fit(
+        network.parameters(),
+        batches(steps, WHOLE, begin),
+        partial(losses, network),
+        steps=steps,
+        rate=TUNING_RATE,
+        decay=WEIGHT_DECAY,
+        betas=(0.9, 0.98),
+        warm=0.1,
+        clip=1.0,
+    )
 
 
 def scores(network: Network, part: Split, count: int | None = None) -> str:
