@@ -18,7 +18,8 @@ asked for, and a batch gains less than that on a CPU."""
 
 @dataclass
 class _Queue:
-    """Samples of one length in the order of their arrival; `turns` says when each came, counted over all."""
+    """Samples of one length in the order of their arrival; `turns` says when each came, counted over all, where
+    samples have lengths."""
 
     ids: deque[int] = field(default_factory=deque)
     indices: deque[int] = field(default_factory=deque)
@@ -49,22 +50,18 @@ class Waiting:
         self._count += len(ids)
         if lengths is None:
             self._extend(0, ids, indices)
-        elif len(ids) == 1:
-            self._extend(int(lengths[0]), ids, indices)
-        else:
-            self._sort_in(np.asarray(ids), np.asarray(indices), lengths)
-
-    def _sort_in(self, ids: Array, indices: Array, lengths: Array) -> None:
+            return
         for length in np.unique(lengths)[::-1].tolist():
-            alike = lengths == length
-            self._extend(length, ids[alike].tolist(), indices[alike].tolist())
+            alike = np.flatnonzero(lengths == length).tolist()
+            queue = self._extend(length, [ids[place] for place in alike], [indices[place] for place in alike])
+            queue.turns.extend(range(self._turn, self._turn + len(alike)))
+            self._turn += len(alike)
 
-    def _extend(self, length: int, ids: Sequence[int], indices: Sequence[int]) -> None:
+    def _extend(self, length: int, ids: Sequence[int], indices: Sequence[int]) -> _Queue:
         queue = self._queues.setdefault(length, _Queue())
         queue.ids.extend(ids)
         queue.indices.extend(indices)
-        queue.turns.extend(range(self._turn, self._turn + len(ids)))
-        self._turn += len(ids)
+        return queue
 
     def take(self, most: int) -> tuple[list[int], list[int]]:
         """The ids and indices of the next batch, at least 1 and at most `most`; there must be some."""
@@ -72,10 +69,12 @@ class Waiting:
         indices: list[int] = []
         for length in self._alike():
             queue = self._queues[length]
-            for _ in range(min(len(queue.ids), most - len(ids))):
-                ids.append(queue.ids.popleft())
-                indices.append(queue.indices.popleft())
-                queue.turns.popleft()
+            count = min(len(queue.ids), most - len(ids))
+            ids += [queue.ids.popleft() for _ in range(count)]
+            indices += [queue.indices.popleft() for _ in range(count)]
+            if queue.turns:
+                for _ in range(count):
+                    queue.turns.popleft()
             if not queue.ids:
                 del self._queues[length]
             if len(ids) == most:
@@ -85,6 +84,8 @@ class Waiting:
 
     def _alike(self) -> list[int]:
         """The lengths that may go into one batch: that of whoever came first, then the nearest to it."""
+        if len(self._queues) == 1:
+            return list(self._queues)
         first = min(self._queues, key=lambda length: self._queues[length].turns[0])
         found, shortest, longest = [], first, first
         for length in sorted(self._queues, key=lambda length: abs(length - first)):
