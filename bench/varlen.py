@@ -47,8 +47,8 @@ ROUNDS, BATCH = 3, 4
 LIMIT = 4.0
 """The limit in Server, in latencies of one padded window on all cores."""
 
-QUERIES = 150
-TOLERANCE = 0.06
+QUERIES = 120
+TOLERANCE = 0.08
 
 
 def silent(words: str, progress: Progress) -> None:
@@ -150,7 +150,7 @@ def _highest_rate(bed: Bed, limit: float) -> float:
         print(f"padded {bed.ask.padded}, {layout}: {rate:.3g} queries/s: {late and late / 1e9} s", flush=True)
         return late is not None and late <= 1e9 * limit
 
-    start = 0.85 * bed.calibration(layout.streams).rate_near(layout.batch)
+    start = 0.65 * bed.calibration(layout.streams).rate_near(layout.batch)
     return highest(keeps, start, tolerance=TOLERANCE, floor=start / 8) or 0.0
 
 
