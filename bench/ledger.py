@@ -7,7 +7,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,14 +45,19 @@ class Row:
         return "" if self.ceiling is None else f"≤ {self.ceiling:,g}"
 
 
-def report(measure: Callable[[], list[Row]], title: str) -> None:
-    """Measure, print the table, write it where ``--json`` says; with ``--floor`` exit 1 if a bound is broken."""
+def report(measure: Callable[[], list[Row]] | Mapping[str, Callable[[], list[Row]]], title: str) -> None:
+    """Measure, print the table, write it where ``--json`` says; with ``--floor`` exit 1 if a bound is broken.
+
+    Where `measure` has parts, ``--part`` chooses one; all are measured otherwise.
+    """
+    parts = measure if isinstance(measure, Mapping) else {"all": measure}
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--floor", action="store_true", help="exit 1 where a figure is outside its bound")
+    parser.add_argument("--part", choices=parts, help="measure only this part")
     asked = parser.parse_args()
     before = load_average()
-    rows = measure()
+    rows = [row for name, part in parts.items() if asked.part in (None, name) for row in part()]
     where = machine(Cpu.detect(), before, load_average())
     _print(rows, title)
     print(f"{where.cpu}, {where.cores} cores, load {where.load[0]:.2f} to {where.load[1]:.2f}; commit {commit()}")

@@ -9,6 +9,7 @@ About five minutes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,14 +23,20 @@ from septet.workloads.split import Split
 from septet.workloads.squad import Paragraph, SquadWindows, best, exact, f1
 from septet.workloads.tales import FILLERS, Tales, vocabulary
 from septet.workloads.transformer import BERT_MINI, EPSILON, Bert, shapes
+from septet.workloads.weights import shipped
 from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 32
 STEPS = 800
 PEAK_RATE = 1.5e-3
+TUNING_RATE = 1e-3
 WEIGHT_DECAY = 0.01
-PHASES = ((0.0, 0.3), (0.35, 0.55), (0.6, 1.0))
+Phases = tuple[tuple[float, float], ...]
+
+PHASES: Phases = ((0.0, 0.3), (0.35, 0.55), (0.6, 1.0))
 """From which share of the steps on, passages have which share of their length."""
+
+WHOLE: Phases = ((0.0, 1.0),)
 
 CHUNK = 4
 """Batches that are drawn together and shared out by length, so that little is padded."""
@@ -249,9 +256,8 @@ def _joined(chunk: list[Example], pieces: WordPieces) -> Batch:
     return ids, mask, segments, torch.tensor([places for _, places, _ in chunk]), torch.from_numpy(telling)
 
 
-def _chunk(step: int, steps: int, pieces: WordPieces) -> list[Batch]:
-    """The batches of steps `step` … `step` + CHUNK, in a drawn order."""
-    shrink = next(share for begin, share in reversed(PHASES) if step >= begin * steps)
+def _chunk(step: int, shrink: float, pieces: WordPieces) -> list[Batch]:
+    """The batches of steps `step` … `step` + CHUNK, in a drawn order; passages have `shrink` of their length."""
     found = _examples(range(step * BATCH, (step + CHUNK) * BATCH), shrink, pieces)
     found.sort(key=lambda one: one[0].first + one[0].size)
     size = -(-len(found) // CHUNK)
@@ -259,36 +265,42 @@ def _chunk(step: int, steps: int, pieces: WordPieces) -> list[Batch]:
     return [_joined(found[place * size : (place + 1) * size], pieces) for place in order]
 
 
-def batches(steps: int) -> Iterator[Batch]:
-    """Fresh tales for each step."""
+def batches(steps: int, phases: Phases = PHASES, begin: int = 0) -> Iterator[Batch]:
+    """Fresh tales for each step; those of the `begin` steps before have been seen."""
     pieces = WordPieces(vocabulary())
     done = 0
-    chunks = -(-steps // CHUNK)
-    for drawn in drawn_ahead(lambda place: _chunk(place * CHUNK, steps, pieces), chunks):
+
+    def draw(place: int) -> list[Batch]:
+        step = place * CHUNK
+        shrink = next(share for since, share in reversed(phases) if step >= since * steps)
+        return _chunk(begin + step, shrink, pieces)
+
+    for drawn in drawn_ahead(draw, -(-steps // CHUNK)):
         for batch in drawn[: steps - done]:
             yield batch
             done += 1
+
+
+def losses(network: Network, step: int, batch: Batch) -> Losses:
+    """How wrong the answers are, and the hint."""
+    ids, mask, segments, places, telling = batch
+    # short passages are said to lie anywhere, so that what is learnt from them holds at all places
+    first = int(np.random.default_rng(step).integers(LENGTH - ids.shape[1] + 1))
+    logits, hint = network.both(ids, mask, segments, first)
+    told = F.binary_cross_entropy_with_logits(hint, telling, segments.float(), reduction="sum")
+    # over places, for start and end alike
+    loss = F.cross_entropy(logits + (mask[:, :, None] - 1) * -NEVER, places)
+    return {"loss": loss, "hint": told / segments.sum()}
 
 
 def train(net: Bert, steps: int, seed: int) -> Network:
     """Train from scratch."""
     repeatable(seed, threads=1)  # another one draws the tales
     network = Network(net)
-
-    def losses(step: int, batch: Batch) -> Losses:
-        ids, mask, segments, places, telling = batch
-        # short passages are said to lie anywhere, so that what is learnt from them holds at all places
-        first = int(np.random.default_rng(step).integers(LENGTH - ids.shape[1] + 1))
-        logits, hint = network.both(ids, mask, segments, first)
-        told = F.binary_cross_entropy_with_logits(hint, telling, segments.float(), reduction="sum")
-        # over places, for start and end alike
-        loss = F.cross_entropy(logits + (mask[:, :, None] - 1) * -NEVER, places)
-        return {"loss": loss, "hint": told / segments.sum()}
-
     fit(
         network.parameters(),
         batches(steps),
-        losses,
+        partial(losses, network),
         steps=steps,
         rate=PEAK_RATE,
         decay=WEIGHT_DECAY,
@@ -297,6 +309,40 @@ def train(net: Bert, steps: int, seed: int) -> Network:
         clip=1.0,
     )
     return network.eval()
+
+
+def layers_of(network: Network) -> list[Layer]:
+    """The encoder's layers."""
+    return [layer for layer in network.layers if isinstance(layer, Layer)]
+
+
+def resumed(net: Bert) -> Network:
+    """The network with the weights that ship; only the hint, which does not, begins anew."""
+    network = Network(net)
+    with np.load(shipped("bert"), allow_pickle=False) as stored:
+        state = {
+            f"{ours}.{part}": torch.from_numpy(stored[f"{theirs}.{part}"].astype(np.float32))
+            for ours, theirs in names(net).items()
+            for part in ("weight", "bias")
+            if f"{theirs}.{part}" in stored
+        }
+    network.load_state_dict(state | {f"hint.{name}": value for name, value in network.hint.state_dict().items()})
+    return network
+
+
+def tune(network: Network, steps: int, begin: int) -> None:
+    """Train on with whole passages: with those of step `begin` and after, which nobody has seen before."""
+    fit(
+        network.parameters(),
+        batches(steps, WHOLE, begin),
+        partial(losses, network),
+        steps=steps,
+        rate=TUNING_RATE,
+        decay=WEIGHT_DECAY,
+        betas=(0.9, 0.98),
+        warm=0.1,
+        clip=1.0,
+    )
 
 
 def scores(network: Network, part: Split, count: int | None = None) -> str:

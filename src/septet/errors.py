@@ -10,7 +10,8 @@
     │   └── ScenarioNotInCategory
     ├── ModelError              the model file
     │   ├── ModelNotFound
-    │   └── ModelInvalid
+    │   ├── ModelInvalid
+    │   └── NotSequences
     ├── EngineError             the engine that runs it
     │   ├── EngineUnavailable
     │   ├── PrecisionUnsupported
@@ -125,6 +126,10 @@ class ModelNotFound(ModelError):
 
 class ModelInvalid(ModelError):
     """The model file is corrupt, truncated, or not the network it should be."""
+
+
+class NotSequences(ModelError):
+    """The network cannot be given sequences at their own length; the text says why."""
 
 
 class EngineError(SeptetError):

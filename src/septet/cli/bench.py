@@ -52,9 +52,11 @@ Work = tuple[Ask, tuple[Run, ...]]
 @click.option("--streams", type=click.IntRange(1),
               help="Calls side by side.  [default: 1 for latency, one a core for throughput]")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), help="Largest batch.  [default: the best one measured]")
-@click.option("--weights", default="auto", metavar="auto|official|synthetic|FILE",
-              help="Weights of a full-size network.", show_default=True)  # fmt: skip
+@click.option("--weights", default="auto", metavar="auto|official|synthetic|FILE|sparse", show_default=True,
+              help="Weights of a full-size network; sparse: BERT's miniature, pruned.")  # fmt: skip
 @click.option("--data", type=click.Path(path_type=Path), metavar="FOLDER", help="The data set.")
+@click.option("--padded", is_flag=True,
+              help="Pad sequences to the longest, instead of running each at its own length.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["both", "performance", "accuracy"]), default="both",
               show_default=True)  # fmt: skip
 @click.option("--official", is_flag=True, help="v0.7's durations and query counts instead of a quick run.")

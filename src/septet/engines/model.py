@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,18 @@ _QUANTISED = re.compile(r"QuantizeLinear|DequantizeLinear|QLinear|.*Integer$|Dyn
 _BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
+Dims = tuple[int | str | None, ...]
+"""Dimensions as a file writes them: a number, a name where it is free, None where it is free and nameless."""
+
+
 @dataclass(frozen=True)
 class OnnxFile:
-    """What an ONNX file says of itself."""
+    """What an ONNX file says of itself; `dims` are those of each input and output, by name."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     quantised: bool
+    dims: Mapping[str, Dims]
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -38,11 +44,15 @@ def read_onnx(path: Path) -> OnnxFile:
     except (DecodeError, ValueError, OSError) as error:
         raise ModelInvalid(f"{path}: not a readable ONNX file (corrupt or truncated)") from error
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = tuple(_spec(value) for value in graph.input if value.name not in constants)
-    outputs = tuple(_spec(value) for value in graph.output)
-    if not inputs or not outputs:
+    inputs = [value for value in graph.input if value.name not in constants]
+    if not inputs or not graph.output:
         raise ModelInvalid(f"{path}: an ONNX file without inputs or outputs")
-    return OnnxFile(inputs, outputs, _quantised(graph))
+    return OnnxFile(
+        tuple(map(_spec, inputs)),
+        tuple(map(_spec, graph.output)),
+        _quantised(graph),
+        {value.name: _dims(value) for value in (*inputs, *graph.output)},
+    )
 
 
 def _quantised(graph: onnx.GraphProto) -> bool:
@@ -68,6 +78,12 @@ def require_precision(path: Path, quantised: bool, precision: str) -> None:
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
-    return TensorSpec(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    return TensorSpec(value.name, dtype, tuple(dim if isinstance(dim, int) else None for dim in _dims(value)))
+
+
+def _dims(value: onnx.ValueInfoProto) -> Dims:
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in value.type.tensor_type.shape.dim
+    )

@@ -15,7 +15,7 @@ from septet.workloads.workload import Size
 class Ask:
     """One network on one engine. ``None`` means: choose what is best for this machine.
 
-    `official` asks for v0.7's durations and counts.
+    `official` asks for v0.7's durations and counts, `padded` for sequences that are all as long as the longest.
     `mode` says whether to run performance, accuracy, or both.
     """
 
@@ -24,6 +24,7 @@ class Ask:
     size: Size = "mini"
     weights: str = "auto"
     data: Path | None = None
+    padded: bool = False
     engine: str = "openvino"
     precision: str = "f32"
     threads: int | None = None

@@ -46,17 +46,18 @@ class Bed:
         job = self._job("performance", bounds, layout, place, rate, give_up)
         return process.test(job, self._tell(f"{bounds.scenario}, {words}"))
 
-    def answers(self, bounds: Bounds, engine: str, precision: str) -> dict[int, bytes]:
-        """The answers of an accuracy test on any engine, by sample index.
+    def answers(self, bounds: Bounds, engine: str, precision: str, weights: str) -> dict[int, bytes]:
+        """The answers of an accuracy test on any engine and with any weights, by sample index.
 
         In Server the samples arrive at about the rate that this network's own engine keeps.
         """
         ask = self.ask
-        place = "accuracy" if (engine, precision) == (ask.engine, ask.precision) else "reference"
+        own = (ask.engine, ask.precision, ask.weights)
+        place = "accuracy" if (engine, precision, weights) == own else "reference"
         rate = self.calibration(self.threads).rate(1) if bounds.scenario == "Server" else 1.0
         layout = Layout(self.threads, ACCURACY_BATCH)
         job = self._job("accuracy", bounds, layout, f"{bounds.scenario}/{place}", rate)
-        job = msgspec.structs.replace(job, engine=engine, precision=precision)
+        job = msgspec.structs.replace(job, engine=engine, precision=precision, weights=weights)
         process.test(job, self._tell(f"{bounds.scenario}, {place} of {engine} {precision}"))
         return read_accuracy(Path(job.folder))
 
@@ -85,6 +86,7 @@ class Bed:
             batch=layout.batch,
             rate=rate,
             give_up=give_up,
+            padded=ask.padded,
         )
 
     def _tell(self, words: str) -> Callable[[Progress], None]:

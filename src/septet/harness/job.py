@@ -20,7 +20,7 @@ class Job(msgspec.Struct, frozen=True):
 
     `rate` is what LoadGen is told to expect or to issue, in its scenario's own unit: queries a second in
     Server, samples a second in Offline, queries a second in SingleStream, samples a query in MultiStream.
-    `give_up` ends a test as soon as it can no longer be valid.
+    `give_up` ends a test as soon as it can no longer be valid. `padded` pads sequences to the longest.
     """
 
     network: str
@@ -37,6 +37,7 @@ class Job(msgspec.Struct, frozen=True):
     batch: int = 1
     rate: float = 1.0
     give_up: bool = False
+    padded: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

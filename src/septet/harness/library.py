@@ -25,6 +25,7 @@ class Library:
         self._rows: Array = np.full(len(workload), -1, np.int64)
         self._packed: dict[str, Array] = {}
         self._apart: list[Tensors] = []
+        self._lengths: Array | None = None
 
     def load(self, indices: Sequence[int], progress: Callable[[int], None] = lambda done: None) -> None:
         """Load the samples `indices`, replacing what was loaded; `progress` gets the number done so far."""
@@ -34,6 +35,8 @@ class Library:
             samples.append(self._workload.sample(index))
             progress(len(samples))
         self._rows[np.asarray(indices)] = np.arange(len(samples))
+        lengths = np.array([self._workload.length(sample) for sample in samples], np.int64)
+        self._lengths = None if len(set(lengths.tolist())) < 2 else lengths
         if self._stackable and _alike(samples):
             self._packed = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
         else:
@@ -42,7 +45,24 @@ class Library:
     def unload(self) -> None:
         """Forget all loaded samples."""
         self._rows[:] = -1
-        self._packed, self._apart = {}, []
+        self._packed, self._apart, self._lengths = {}, [], None
+
+    def lengths(self, indices: Sequence[int]) -> Array | None:
+        """The workload's lengths of loaded samples, int64 [len(indices)]; None where all loaded have the same."""
+        return None if self._lengths is None else self._lengths[self._rows[np.asarray(indices)]]
+
+    def by_length(self) -> list[int]:
+        """The loaded samples, shortest first; as they were loaded where all have the same length."""
+        loaded = np.flatnonzero(self._rows >= 0)
+        lengths = self.lengths(loaded.tolist())
+        order = loaded if lengths is None else loaded[np.argsort(lengths, kind="stable")]
+        return [int(index) for index in order]
+
+    def of_each_length(self) -> list[int]:
+        """One loaded sample of each length, the longest first."""
+        order = self.by_length()[::-1]
+        lengths = self.lengths(order)
+        return order[:1] if lengths is None else [order[at] for at in np.unique(-lengths, return_index=True)[1]]
 
     def gather(self, indices: Sequence[int]) -> Tensors:
         """The loaded samples `indices` as one batch, in that order. Raises KeyError if one is not loaded."""

@@ -72,7 +72,7 @@ def offline(bed: Bed, bounds: Bounds) -> Performance:
 def server(bed: Bed, bounds: Bounds) -> Performance:
     """The highest rate of random arrivals that keeps the latency limit."""
     limit = bounds.limit_seconds or math.inf
-    layout = _server_layout(bed, limit)
+    layout = server_layout(bed, limit)
     calibration = bed.calibration(layout.streams)
     if calibration.seconds[1] > limit:
         raise NoValidResult(
@@ -155,7 +155,7 @@ def _throughput_layout(bed: Bed) -> Layout:
     return Layout(streams, bed.ask.batch or bed.calibration(streams).fastest_batch())
 
 
-def _server_layout(bed: Bed, limit: float) -> Layout:
+def server_layout(bed: Bed, limit: float) -> Layout:
     """One stream a thread where one thread answers well inside the limit, else one stream of all threads."""
     inside = limit / 3
     streams = bed.ask.streams

@@ -36,14 +36,14 @@ class Session:
     def __init__(self, ask: Ask, on_step: OnStep) -> None:
         self.ask = ask
         self._workload: Workload = open_workload(
-            ask.network, ask.size, Asked(ask.weights, ask.data, ask.precision)
+            ask.network, ask.size, Asked(ask.weights, ask.data, ask.precision, ask.padded)
         )
         if ask.mode == "accuracy" and not self._workload.scored:
             raise UsageError(
                 f"{ask.network}: no accuracy with {self._workload.origin} weights on {self._workload.data}"
             )
         self._bed = Bed(ask, on_step)
-        self._scores: dict[tuple[str, str, Scenario], Score] = {}
+        self._scores: dict[tuple[str, str, str, Scenario], Score] = {}
         self._performed: dict[Scenario, tuple[Performance | None, list[str]]] = {}
 
     def run(self, run: Run) -> Result:
@@ -74,20 +74,22 @@ class Session:
         if self.ask.mode == "performance" or not self._workload.scored:
             return None
         where: Scenario = run.scenario if self.ask.official else "Offline"
-        score = self._score(self.ask.engine, self.ask.precision, where)
+        score = self._score(self.ask.engine, self.ask.precision, self.ask.weights, where)
         if self._workload.origin != "trained":
             rules = rules_of(self.ask.network)
             whole = self.ask.size == "full" and len(self._workload) == rules.samples
             return judge_published(score, rules, whole, run.ratio)
-        if (self.ask.engine, self.ask.precision) == REFERENCE or self._workload.model is None:
+        baseline = self._workload.baseline or self.ask.weights
+        own = (self.ask.engine, self.ask.precision, self.ask.weights)
+        if own == (*REFERENCE, baseline) or self._workload.model is None:
             return judge_itself(score, run.ratio)
-        return judge_paired(score, self._score(*REFERENCE, where), run.ratio)
+        return judge_paired(score, self._score(*REFERENCE, baseline, where), run.ratio)
 
-    def _score(self, engine: str, precision: str, scenario: Scenario) -> Score:
-        key = engine, precision, scenario
+    def _score(self, engine: str, precision: str, weights: str, scenario: Scenario) -> Score:
+        key = engine, precision, weights, scenario
         if key not in self._scores:
             bounds = bounds_of(self.ask.network, scenario, self.ask.official)
-            self._scores[key] = self._workload.score(self._bed.answers(bounds, engine, precision))
+            self._scores[key] = self._workload.score(self._bed.answers(bounds, engine, precision, weights))
         return self._scores[key]
 
     def _result(

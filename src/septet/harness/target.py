@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from septet.harness.library import Library
+from septet.harness.waiting import Waiting
 from septet.workloads.predictor import Predictor, Rows
 
 Complete = Callable[[Sequence[int], Rows], None]
@@ -53,7 +53,8 @@ class InlineTarget(PredictorTarget):
 class QueuedTarget(PredictorTarget):
     """Queues samples for `workers` threads, each of which takes what is waiting, at most `batch` at a time.
 
-    A batch is formed only when a worker is free to run it, so that it grows exactly while it waits.
+    A batch is formed only when a worker is free to run it, so that it grows exactly while it waits. Where samples
+    have lengths, those of like length are taken together, and a query of many is taken longest first.
     `fail` is called, from the worker, with whatever exception ends one.
     """
 
@@ -70,9 +71,8 @@ class QueuedTarget(PredictorTarget):
         super().__init__(predictor, library, complete)
         self._batch = batch
         self._fail = fail
-        self._ids: deque[int] = deque()
-        self._indices: deque[int] = deque()
-        self._waiting = threading.Condition()
+        self._waiting = Waiting()
+        self._changed = threading.Condition()
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"target-{n}") for n in range(workers)]
         for thread in self._threads:
@@ -80,15 +80,15 @@ class QueuedTarget(PredictorTarget):
             thread.start()
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
-        with self._waiting:
-            self._ids.extend(ids)
-            self._indices.extend(indices)
-            self._waiting.notify(1 if len(ids) <= self._batch else len(self._threads))
+        lengths = self._library.lengths(indices)
+        with self._changed:
+            self._waiting.add(ids, indices, lengths)
+            self._changed.notify(1 if len(ids) <= self._batch else len(self._threads))
 
     def close(self) -> None:
-        with self._waiting:
+        with self._changed:
             self._closed = True
-            self._waiting.notify_all()
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
@@ -100,10 +100,6 @@ class QueuedTarget(PredictorTarget):
             self._fail(error)
 
     def _take(self) -> tuple[list[int], list[int]] | None:
-        with self._waiting:
-            self._waiting.wait_for(lambda: self._ids or self._closed)
-            if not self._ids:
-                return None
-            count = min(len(self._ids), self._batch)
-            ids, indices = self._ids.popleft, self._indices.popleft
-            return [ids() for _ in range(count)], [indices() for _ in range(count)]
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            return self._waiting.take(self._batch) if self._waiting else None

@@ -12,17 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import msgspec
-import numpy as np
 
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
 from septet.errors import SeptetError
-from septet.harness.calibrate import calibrate
+from septet.harness.calibrate import Batches, calibrate
 from septet.harness.interval import Clock, run_interval
 from septet.harness.job import Event, Failure, Job, Outcome, Progress
 from septet.harness.library import Library
@@ -37,6 +38,7 @@ SWITCH_SECONDS = 1e-4
 the p99 of a fast network."""
 
 _CALIBRATION_SAMPLES = 64
+_WARM_SECONDS = 2.0
 
 
 class Reporter:
@@ -84,7 +86,9 @@ class Worker:
         self.job = job
         self.report = report
         self.workload: Workload = open_workload(
-            job.network, job.size, Asked(job.weights, Path(job.data) if job.data else None, job.precision)
+            job.network,
+            job.size,
+            Asked(job.weights, Path(job.data) if job.data else None, job.precision, job.padded),
         )
         config = EngineConfig(job.precision, job.threads, job.streams)
         partition = Cpu.detect().partition()
@@ -100,13 +104,12 @@ class Worker:
         samples = range(min(len(self.workload), _CALIBRATION_SAMPLES))
         self.load(samples)
         self.report.step("calibrating", 0.0)
-        draw = np.random.default_rng(0)
+        batches = Batches(self.library)
 
         def call(batch: int) -> None:
-            indices = draw.integers(len(samples), size=batch).tolist()
-            self.predictor(self.library.gather(indices))
+            self.predictor(self.library.gather(batches.next(batch)))
 
-        return calibrate(call, self.job.streams, samples=2**20)
+        return calibrate(lambda batch: self.warm_up((batch,)), call, self.job.streams, samples=2**20)
 
     def loadgen(self) -> Event:
         """Run the job under MLPerf LoadGen."""
@@ -128,7 +131,7 @@ class Worker:
 
         def load(indices: Sequence[int]) -> None:
             self.load(indices)
-            self.warm_up(indices)
+            self.warm_up(sorted({1, min(self.job.batch, len(indices))}))
             if not watch.ident:
                 watch.start()
 
@@ -142,7 +145,7 @@ class Worker:
         bounds = self.job.bounds
         loaded = range(min(len(self.workload), bounds.library))
         self.load(loaded)
-        self.warm_up(loaded)
+        self.warm_up(sorted({1, min(self.job.batch, len(loaded))}))
         clock = Clock(bounds.limit_seconds or 0.0, round(self.job.rate), loaded)
         target = self.target(clock.complete)
         try:
@@ -162,11 +165,16 @@ class Worker:
         self.report.step("loading samples", 0.0)
         self.library.load(indices, lambda done: self.report.step("loading samples", done / len(indices)))
 
-    def warm_up(self, indices: Sequence[int]) -> None:
-        """Run every stream once at the batch sizes of the test: engines compile and allocate on first use."""
-        for batch in {1, min(self.job.batch, len(indices))}:
-            for _ in range(self.job.streams):  # streams take calls in turn
-                self.predictor(self.library.gather(list(indices[:batch])))
+    def warm_up(self, batches: Sequence[int]) -> None:
+        """Run every stream at these batch sizes and all lengths of the samples, as far as `_WARM_SECONDS` allow:
+        engines compile and allocate on first use."""
+        start = time.perf_counter()
+        with ThreadPoolExecutor(self.job.streams) as side_by_side:
+            for index, batch in product(self.library.of_each_length(), batches):
+                inputs = self.library.gather([index] * batch)
+                list(side_by_side.map(self.predictor, [inputs] * self.job.streams))
+                if time.perf_counter() - start > _WARM_SECONDS:
+                    break
 
     def _guard(self, step: Callable[[Sequence[int]], None]) -> Callable[[Sequence[int]], None]:
         """LoadGen cannot pass a Python exception on, so a failing callback ends the process with its reason."""

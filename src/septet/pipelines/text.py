@@ -137,9 +137,14 @@ class Window:
         """The place of the passage's first piece in the tensors."""
         return len(self.question) + 2
 
+    @property
+    def length(self) -> int:
+        """How many tokens it has, padding aside."""
+        return self.first + self.size + 1
+
     def tensors(self, pieces: WordPieces, length: int = LENGTH) -> tuple[Array, Array, Array]:
         """Ids, mask and segments, each int64 [length]: begin, question, end, passage, end, padding."""
-        used = self.first + self.size + 1
+        used = self.length
         ids, mask, segments = (
             np.full(length, pieces.pad, np.int64),
             np.zeros(length, np.int64),

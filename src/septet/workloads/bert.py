@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -12,18 +12,20 @@ import numpy as np
 import onnx
 
 from septet.engines.model import OnnxFile, read_onnx
-from septet.errors import DataError, FetchError, ModelInvalid
+from septet.engines.tokens import sequences_of
+from septet.errors import DataError, FetchError, ModelInvalid, NotSequences
+from septet.pipelines.sequence import Sequences
 from septet.pipelines.text import LENGTH, WordPieces, read_vocabulary
 from septet.tensor import Array, Tensors
 from septet.workloads import transformer
 from septet.workloads.accuracy import mean
 from septet.workloads.card import Card, Counts
 from septet.workloads.fetch import fetch
-from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
+from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor, SequencePredictor
 from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, best, f1, read
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import BERT_LARGE, BERT_MINI
-from septet.workloads.weights import Found, Official, find, trained
+from septet.workloads.weights import Found, Official, find, freed, trained
 from septet.workloads.workload import Asked, Score, Size, Workload
 
 OFFICIAL = Official(
@@ -52,6 +54,15 @@ ROLES = (
 """What files call ids, mask and segments."""
 
 
+SPARSE = "sparse"
+"""The miniature with heads and columns pruned, as ``recipes/bert-sparse.py`` wrote it."""
+
+SPARSE_NOTE = "structured sparsity, pruned and trained on: Open division, judged against the dense network in FP32"
+
+_PROOFS = 3
+"""On so many windows a file that is made free must answer as before."""
+
+
 class Bert(Workload):
     """Question answering; the metric is F1 in %. A sample is a window, a score's part is a question."""
 
@@ -63,33 +74,61 @@ class Bert(Workload):
         bring=f"SQuAD v1.1: {FILE} in one folder, and beside it {VOCABULARY}, unless it was fetched",
     )
 
-    def __init__(self, size: Size, found: Found, windows: Windows) -> None:
+    pads: ClassVar[bool] = True
+    variants: ClassVar[tuple[str, ...]] = ("auto", SPARSE)
+
+    def __init__(self, size: Size, found: Found, windows: Windows, padded: bool = False) -> None:
         self.size = size
         self.model = found.path
         self.origin = found.origin
-        self.data = windows.words
         self.notes = found.notes
         file = read_onnx(found.path)
         self._inputs = _inputs(file, found.path)
         self._outputs = _outputs(file, found.path)
         self._windows = windows
+        self._sequences: Sequences | None = None
+        if not padded:
+            self._free(found.path, sequences_of(file, self._inputs[1]))
+        self.data = f"{windows.words}, {f'padded to {LENGTH}' if padded else 'each at its own length'}"
+
+    def _free(self, path: Path, sequences: Sequences) -> None:
+        """Run windows at their own length: on a file that was written for one length, after it was made free."""
+        self._sequences = sequences
+        if sequences.longest is not None:
+            few = [self.sample(index) for index in range(min(_PROOFS, len(self)))]
+            try:
+                self.model = freed(path, sequences, few)
+            except NotSequences as error:
+                raise NotSequences(f"{path}: {error}: --padded runs it as it is") from error
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Bert:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def sample(self, index: int) -> Tensors:
-        """Ids, mask and segments of a window, each int64 [384], by the names that the file has for them."""
-        return dict(zip(self._inputs, self._windows.tensors(index), strict=True))
+        """Ids, mask and segments of a window, each int64 [L], by the names that the file has for them."""
+        sample = dict(zip(self._inputs, self._windows.tensors(index), strict=True))
+        return self._sequences.cut(sample) if self._sequences else sample
+
+    def length(self, sample: Tensors) -> int:
+        tokens = len(sample[self._inputs[0]])
+        return self._sequences.bucket(tokens) if self._sequences else tokens
+
+    def collate(self, samples: Sequence[Tensors]) -> Tensors:
+        """Windows padded to the bucket of the longest: int64 [N, L]."""
+        return self._sequences.join(samples) if self._sequences else super().collate(samples)
 
     def predictor(self, load: LoadEngine) -> Predictor:
-        return EnginePredictor(load(self.model), self.respond)
+        engine = load(self.model)
+        if self._sequences:
+            return SequencePredictor(engine, self._sequences, self.respond)
+        return EnginePredictor(engine, self.respond)
 
     def respond(self, outputs: Tensors) -> Array:
-        """The logits of each window, float32 [N, 384, 2]: start and end."""
+        """The logits of each window, float32 [N, L, 2]: start and end."""
         found = [outputs[name] for name in self._outputs]
         logits = np.stack(found, axis=-1) if len(found) == 2 else found[0]
         return np.ascontiguousarray(logits, np.float32)
@@ -100,22 +139,23 @@ class Bert(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """F1 in %; a question's part is its F1, 0…1."""
-        answers = enumerate(self.answers(responses))
-        logits = [_logits(response, index, self.data) for index, response in answers]
+        logits = [self._logits(response, index) for index, response in enumerate(self.answers(responses))]
         said = self._windows.answers(logits)
         return mean("F1", "%", best(f1, said, self._windows.truths()), scale=100)
 
-
-def _logits(response: bytes, index: int, data: str) -> Array:
-    if len(response) != LENGTH * 2 * np.dtype(np.float32).itemsize:
-        raise DataError(f"{data}: the answer to sample {index} has {len(response)} bytes")
-    return np.frombuffer(response, np.float32).reshape(LENGTH, 2)
+    def _logits(self, response: bytes, index: int) -> Array:
+        """What was answered to a window, float32 [length, 2]: the logits of padding are nobody's."""
+        length = self._windows.length(index)
+        wanted = length if self._sequences else LENGTH
+        if len(response) != wanted * 2 * np.dtype(np.float32).itemsize:
+            raise DataError(f"{self.data}: the answer to sample {index} has {len(response)} bytes")
+        return np.frombuffer(response, np.float32).reshape(wanted, 2)[:length]
 
 
 def _full(asked: Asked) -> Bert:
     windows = _open_windows(asked.data) if asked.data else MadeUpWindows(MADE_UP, BERT_LARGE.vocabulary)
     found = find(asked.weights, OFFICIAL, _write_made_up, f"bert-full-synthetic-{SEED}")
-    return Bert("full", found, windows)
+    return Bert("full", found, windows, asked.padded)
 
 
 def _open_windows(folder: Path) -> Windows:
@@ -148,10 +188,14 @@ def _write_made_up(path: Path) -> None:
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
-def _mini() -> Bert:
-    found = trained(Bert.name, partial(transformer.build, BERT_MINI))
+def _mini(asked: Asked) -> Bert:
+    sparse = asked.weights == SPARSE
+    found = trained(f"{Bert.name}-{SPARSE}" if sparse else Bert.name, partial(transformer.build, BERT_MINI))
     windows = SquadWindows(Tales("test").file(), WordPieces(vocabulary()), "tales, test split")
-    return Bert("mini", found, windows)
+    opened = Bert("mini", found, windows, asked.padded)
+    if sparse:
+        opened.baseline, opened.notes = "auto", (*found.notes, SPARSE_NOTE)
+    return opened
 
 
 def _inputs(file: OnnxFile, path: Path) -> tuple[str, ...]:

@@ -75,6 +75,11 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(sources), outputs, name=name, **attributes))
         return outputs
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the trained weight called `name`."""
+        found: tuple[int, ...] = self._weights[name].shape
+        return found
+
     def weight(self, name: str) -> str:
         """The trained weight called `name`, as an initialiser."""
         return self._initialiser(name, self._weights[name])

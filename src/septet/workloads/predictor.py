@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from septet.engines.engine import Engine
+from septet.pipelines.sequence import Sequences
 from septet.tensor import Array, Tensors
 
 Rows = Sequence[Array] | Array
@@ -51,6 +52,26 @@ class EnginePredictor(Predictor):
 
     def __call__(self, batch: Tensors) -> Rows:
         return self._respond(self.engine.infer(batch))
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class SequencePredictor(Predictor):
+    """One engine for sequences of unlike length: an answer is as long as its sequence.
+
+    `respond` gives an answer for each place of the batch, [N, L, …].
+    """
+
+    def __init__(self, engine: Engine, sequences: Sequences, respond: Callable[[Tensors], Array]) -> None:
+        self.engine = engine
+        self._sequences = sequences
+        self._respond = respond
+
+    def __call__(self, batch: Tensors) -> Rows:
+        rows = self._respond(self.engine.infer(batch))
+        lengths = self._sequences.lengths(batch).tolist()
+        return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
     def close(self) -> None:
         self.engine.close()

@@ -165,6 +165,10 @@ class Rnnt(Workload):
         """The sound as it is, float32 [samples]: v0.7 times the making of features."""
         return {"audio": self._speech.wave(index)}
 
+    def length(self, sample: Tensors) -> int:
+        """In quarters of a second: a batch is as long as its longest utterance."""
+        return -(-len(sample["audio"]) // (RATE // 4))
+
     def collate(self, samples: Sequence[Tensors]) -> Tensors:
         """``audio`` float32 [N, longest], zeros after each end, and ``samples`` int64 [N]."""
         waves = [sample["audio"] for sample in samples]

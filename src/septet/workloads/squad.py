@@ -116,6 +116,10 @@ class Windows(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def length(self, index: int) -> int:
+        """How many tokens window `index` has, padding aside."""
+
+    @abstractmethod
     def tensors(self, index: int) -> tuple[Array, Array, Array]:
         """Ids, mask and segments of window `index`, each int64 [384]."""
 
@@ -157,6 +161,9 @@ class SquadWindows(Windows):
     def __len__(self) -> int:
         return len(self._windows)
 
+    def length(self, index: int) -> int:
+        return self._windows[index].length
+
     def tensors(self, index: int) -> tuple[Array, Array, Array]:
         return self._windows[index].tensors(self._pieces)
 
@@ -189,10 +196,16 @@ class MadeUpWindows(Windows):
     def __len__(self) -> int:
         return self._count
 
+    def length(self, index: int) -> int:
+        return self._length(np.random.default_rng((self._seed, index)))
+
+    def _length(self, draw: np.random.Generator) -> int:
+        shares, lengths = np.array(LENGTHS).T
+        return int(np.interp(draw.random(), shares, lengths))
+
     def tensors(self, index: int) -> tuple[Array, Array, Array]:
         draw = np.random.default_rng((self._seed, index))
-        shares, lengths = np.array(LENGTHS).T
-        used = int(np.interp(draw.random(), shares, lengths))
+        used = self._length(draw)
         ids, mask, segments = np.zeros((3, LENGTH), np.int64)
         question = int(draw.integers(7, 21))
         first = min(self._FIRST_WORD, self._vocabulary // 2)

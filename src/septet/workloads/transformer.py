@@ -57,7 +57,8 @@ def build(net: Bert, weights: Mapping[str, Array]) -> onnx.ModelProto:
     """The network as ONNX: ``input_ids``, ``input_mask`` and ``segment_ids``, int64 [N, L], to
     ``output_start_logits`` and ``output_end_logits``, float32 [N, L].
 
-    Any L up to the number of positions may come; v0.7 pads all to 384.
+    Any L up to the number of positions may come; v0.7 pads all to 384. A layer may have fewer heads, or less
+    between, than `net` has: its weights say.
     """
     graph = Graph("bert", weights)
     ids, mask, segments = INPUTS
@@ -104,9 +105,11 @@ def _layer(graph: Graph, net: Bert, name: str, source: str, hidden: str) -> str:
 
 
 def _attention(graph: Graph, net: Bert, name: str, source: str, hidden: str) -> str:
+    width = graph.shape(f"{name}.self.query.bias")[0]
+
     def heads(part: str, order: tuple[int, ...]) -> str:
         x = graph.dense(f"{name}.self.{part}", source)
-        x = graph.reshape(f"{name}.self.{part}.split", x, [0, 0, net.heads, net.head])
+        x = graph.reshape(f"{name}.self.{part}.split", x, [0, 0, width // net.head, net.head])
         return graph.transpose(f"{name}.self.{part}.turn", x, order)
 
     query, key, content = heads("query", (0, 2, 1, 3)), heads("key", (0, 2, 3, 1)), heads("value", (0, 2, 1, 3))
@@ -115,7 +118,7 @@ def _attention(graph: Graph, net: Bert, name: str, source: str, hidden: str) -> 
     scores = graph.node("Div", f"{name}.scale", [scores, root])
     shares = graph.softmax(f"{name}.softmax", graph.add(f"{name}.mask", scores, hidden))
     x = graph.node("MatMul", f"{name}.context", [shares, content])
-    x = graph.reshape(f"{name}.join", graph.transpose(f"{name}.turn", x, (0, 2, 1, 3)), [0, 0, net.hidden])
+    x = graph.reshape(f"{name}.join", graph.transpose(f"{name}.turn", x, (0, 2, 1, 3)), [0, 0, width])
     x = graph.dense(f"{name}.output.dense", x)
     return graph.layer_norm(
         f"{name}.output.LayerNorm", graph.add(f"{name}.output.add", x, source), epsilon=EPSILON

@@ -6,17 +6,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import md5
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 
+from septet.engines.freeing import free
 from septet.errors import FetchError, ModelError, ModelNotFound, Unreachable
-from septet.tensor import Array
+from septet.pipelines.sequence import Sequences
+from septet.tensor import Array, Tensors
 from septet.workloads.fetch import cache_dir, fetch, md5_of
 
 Origin = Literal["official", "user", "trained", "synthetic"]
@@ -109,6 +112,14 @@ def trained(network: str, build: Callable[[Mapping[str, Array]], onnx.ModelProto
             onnx.save(build({name: array.astype(np.float32) for name, array in arrays.items()}), path)
 
     return Found(built(write, f"{network}-mini-{md5_of(stored)[:12]}{form}"), "trained")
+
+
+def freed(path: Path, sequences: Sequences, samples: Sequence[Tensors]) -> Path:
+    """The model at `path` with its dimension of tokens made free, proven on `samples` of their own length and kept
+    in the cache. Raises NotSequences."""
+    about = path.stat()
+    key = md5(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}".encode(), usedforsecurity=False).hexdigest()
+    return built(lambda to: free(path, to, sequences, samples), f"free-{key[:16]}")
 
 
 def _automatic(official: Official, write: Write, key: str) -> Found:

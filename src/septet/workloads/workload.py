@@ -38,13 +38,16 @@ WORKLOADS: dict[str, str] = {
 class Asked:
     """What the user said about model and data; ``None`` where nothing was said.
 
-    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file. `precision` is what the engine
-    will compute in: DLRM's own files have int8 rows where it is ``int8``.
+    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file; of a miniature, one of the
+    workload's `variants`. `precision` is what the engine
+    will compute in: DLRM's own files have int8 rows where it is ``int8``. `padded` asks that sequences be padded
+    to the longest that the network takes, instead of each running at its own length.
     """
 
     weights: str = "auto"
     data: Path | None = None
     precision: str = "f32"
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,18 @@ class Workload(ABC):
 
     name: ClassVar[str]
     card: ClassVar[Card]
+    pads: ClassVar[bool] = False
+    """Whether its samples are sequences, so that they may be `padded` to the longest."""
+    variants: ClassVar[tuple[str, ...]] = ("auto",)
+    """The weights that the miniature may be asked to have, the usual ones first."""
     size: Size
     origin: Origin
     model: Path | None
     """The ONNX file that an engine loads; None only for the null workload."""
     data: str
     """The data set in words, such as «digit scenes, test split, 10,000 images»."""
+    baseline: str | None = None
+    """The weights of the FP32 reference that answers are held against; None: the workload's own."""
     notes: tuple[str, ...] = ()
     """Lines that every output must show, such as «synthetic weights: speed only»."""
 
@@ -125,6 +134,13 @@ class Workload(ABC):
             raise DataError(f"{self.data}: sample {missing} has no answer")
         return [responses[index] for index in range(len(self))]
 
+    def length(self, sample: Tensors) -> int:
+        """How long `sample` is to the engine: the fewer lengths a batch holds, the less of it is padding.
+
+        Always the same where a batch is never padded.
+        """
+        return 0
+
     def collate(self, samples: Sequence[Tensors]) -> Tensors:
         """Join samples into one batch along a new first dimension."""
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
@@ -144,8 +160,13 @@ def open_workload(network: str, size: Size, asked: Asked) -> Workload:
     kind = workload_class(network)
     if size == "mini" and network not in (*miniatures(), "null"):
         raise UsageError(f"{network}: no trained miniature ships yet; --size full runs the network")
-    if size == "mini" and network != "null" and (asked.weights != "auto" or asked.data is not None):
-        raise UsageError("the miniature has its own weights and data: --weights and --data go with --size full")
+    if size == "mini" and network != "null" and (asked.weights not in kind.variants or asked.data is not None):
+        also = f"; it has --weights {', '.join(kind.variants[1:])}" if kind.variants[1:] else ""
+        raise UsageError(
+            f"the miniature has its own weights and data: --weights and --data go with --size full{also}"
+        )
+    if asked.padded and not kind.pads:
+        raise UsageError(f"{network}: nothing is padded: --padded goes with a network of sequences, such as bert")
     if size == "full" and asked.data is None and data_dir(network).is_dir():
         asked = replace(asked, data=data_dir(network))
     return kind.open(size, asked)

@@ -37,6 +37,13 @@ class Rows(Workload):
         raise NotImplementedError
 
 
+class Measured(Rows):
+    """Ragged rows, each as long as it has elements."""
+
+    def length(self, sample: Tensors) -> int:
+        return len(sample["x"])
+
+
 class Joined(Rows):
     """Rows that a batch holds one after the other."""
 
@@ -88,3 +95,18 @@ def test_a_workload_that_joins_in_its_own_way_does_so_for_samples_of_one_shape_t
     library = Library(Joined())
     library.load([3, 7])
     assert library.gather([7, 3])["x"].tolist() == [7, 8, 3, 4]
+
+
+def test_samples_are_known_by_their_length_where_it_differs() -> None:
+    library = Library(Measured(ragged=True))
+    library.load([5, 0, 7, 3])
+    lengths = library.lengths([3, 5, 7])
+    assert lengths is not None
+    assert lengths.tolist() == [1, 3, 2]
+    assert library.by_length() == [0, 3, 7, 5]
+    kinds = library.of_each_length()
+    assert [index % 3 + 1 for index in kinds] == [3, 2, 1]
+    library.load([0, 3])
+    assert library.lengths([0]) is None
+    assert library.of_each_length() == [3]
+    assert library.by_length() == [0, 3]

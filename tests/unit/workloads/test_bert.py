@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
-from septet.errors import DataError, ModelInvalid, ModelNotFound, Unreachable, UsageError
+from septet.errors import DataError, ModelInvalid, ModelNotFound, NotSequences, Unreachable, UsageError
 from septet.workloads import bert
 from septet.workloads.bert import Bert
 from septet.workloads.graph import flops
@@ -81,12 +81,12 @@ def mini(session_cache: Path) -> Bert:
 def test_the_miniature_answers_about_as_well_as_its_recipe_said(mini: Bert) -> None:
     assert (mini.origin, mini.scored, mini.notes) == ("trained", True, ())
     windows = mini._windows
-    with load("onnx", mini.model, EngineConfig(), Cpu.detect().partition()) as engine:
+    with mini.predictor(lambda path: load("onnx", path, EngineConfig(), Cpu.detect().partition())) as predict:
         logits = [np.zeros((384, 2), np.float32) for _ in range(len(mini))]
         few = range(400)
         for begin in range(0, len(few), 20):
             batch = mini.collate([mini.sample(index) for index in few[begin : begin + 20]])
-            logits[begin : begin + 20] = list(mini.respond(engine.infer(batch)))
+            logits[begin : begin + 20] = list(predict(batch))
     said, truths = windows.answers(logits)[:380], windows.truths()[:380]  # 400 windows hold 380 questions at least
     assert 0.80 < best(f1, said, truths).mean() < 0.97
 
@@ -108,10 +108,25 @@ def test_the_miniature_takes_no_weights_or_data() -> None:
         open_workload("bert", "mini", Asked(weights="synthetic"))
 
 
-def test_shorter_windows_run_too(mini: Bert) -> None:
-    sample = {name: array[None, :100] for name, array in mini.sample(0).items()}
-    with load("onnx", mini.model, EngineConfig(), Cpu.detect().partition()) as engine:
-        assert mini.respond(engine.infer(sample)).shape == (1, 100, 2)
+def test_a_window_is_as_long_as_it_is_unless_padding_is_asked_for(mini: Bert, own_cache: None) -> None:
+    padded = open_workload("bert", "mini", Asked(padded=True))
+    assert mini.data.endswith("windows, each at its own length")
+    assert padded.data.endswith("windows, padded to 384")
+    short, long = mini.sample(0), padded.sample(0)
+    length = int(long["input_mask"].sum())
+    assert {array.shape for array in short.values()} == {(length,)}
+    assert {array.shape for array in long.values()} == {(384,)}
+    assert length <= mini.length(short) < length + 8
+    assert padded.length(long) == 384
+    assert mini.collate([short, mini.sample(1)])["input_ids"].shape[1] % 8 == 0
+    nothing = np.zeros((384, 2), np.float32)
+    answers = {at: nothing[: mini._windows.length(at)].tobytes() for at in range(len(mini))}
+    assert mini.score(answers).value == padded.score(dict.fromkeys(answers, nothing.tobytes())).value
+
+
+def test_networks_without_sequences_cannot_be_padded() -> None:
+    with pytest.raises(UsageError, match="nothing is padded: --padded goes with a network of sequences"):
+        open_workload("resnet50", "mini", Asked(padded=True))
 
 
 def test_synthetic_weights_say_so_and_are_not_scored(
@@ -125,12 +140,14 @@ def test_synthetic_weights_say_so_and_are_not_scored(
     assert full.notes == ("synthetic weights: speed only",)
     assert not full.scored
     assert len(full) == 10_833
-    assert {name: array.shape for name, array in full.sample(0).items()} == dict.fromkeys(INPUTS, (384,))
+    lengths = [len(full.sample(index)["input_ids"]) for index in range(200)]
+    assert 160 < sum(lengths) / 200 < 200  # as SQuAD's
+    assert max(lengths) == 384
     assert full.model is not None
     assert full.model.with_name("model.onnx.data").stat().st_size > 2e6
     with load("openvino", full.model, EngineConfig(), Cpu.detect().partition()) as engine:
         batch = full.collate([full.sample(index) for index in range(2)])
-        assert full.predictor(lambda _: engine)(batch)[0].shape == (384, 2)
+        assert [len(row) for row in full.predictor(lambda _: engine)(batch)] == lengths[:2]
     assert not open_workload("bert", "full", Asked(weights="synthetic", data=squad)).scored
 
 
@@ -153,7 +170,7 @@ def test_a_users_file_is_read_by_what_it_takes_and_gives(
     tmp_path: Path, squad: Path, inputs: tuple[str, ...], outputs: dict[str, Shape], told: tuple[str, ...]
 ) -> None:
     path = reader(tmp_path / "mine.onnx", inputs, outputs)
-    mine = open_workload("bert", "full", Asked(weights=str(path), data=squad))
+    mine = open_workload("bert", "full", Asked(str(path), squad, padded=True))
     assert isinstance(mine, Bert)
     assert (mine.origin, mine.scored, len(mine)) == ("user", True, 1)
     sample = mine.sample(0)
@@ -185,8 +202,24 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
         open_workload("bert", "full", Asked(weights=str(other)))
 
 
+def test_a_file_of_one_length_is_made_free_or_refused_with_a_reason(tmp_path: Path, squad: Path) -> None:
+    fixed = reader(tmp_path / "fixed.onnx")
+    mine = open_workload("bert", "full", Asked(str(fixed), squad))
+    assert mine.model not in (None, fixed)
+    with mine.predictor(lambda path: load("onnx", path, EngineConfig(), Cpu.detect().partition())) as predict:
+        assert [len(row) for row in predict(mine.collate([mine.sample(0)]))] == [10]
+    model = onnx.load(fixed)
+    squared = [helper.make_node("MatMul", ["plain", "square"], ["output_end_logits"], name="mixed")]
+    model.graph.node[1].output[0] = "plain"
+    model.graph.node.extend(squared)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(384, dtype=np.float32), "square"))
+    onnx.save(model, fixed)
+    with pytest.raises(NotSequences, match=r"fixed\.onnx: it does not run .*mixed.*: --padded runs it as it is"):
+        open_workload("bert", "full", Asked(str(fixed), squad))
+
+
 def test_data_that_does_not_fit_is_told(tmp_path: Path, squad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = str(reader(tmp_path / "mine.onnx"))
+    weights = str(reader(tmp_path / "mine.onnx", outputs={"start": ["N", "L"], "end": ["N", "L"]}, length="L"))
     (squad / "vocab.txt").write_text("\n".join([*SPELLINGS, *map(str, range(40_000))]))
     with pytest.raises(DataError, match="40,010 spellings are more than the network's 30,522"):
         open_workload("bert", "full", Asked(weights, squad))
@@ -207,8 +240,8 @@ def test_data_that_does_not_fit_is_told(tmp_path: Path, squad: Path, monkeypatch
 
 
 def test_f1_is_scored_from_logged_bytes(mini: Bert) -> None:
-    nothing = np.zeros((384, 2), np.float32).tobytes()
-    answers = dict.fromkeys(range(len(mini)), nothing)
+    nothing = np.zeros((384, 2), np.float32)
+    answers = {index: nothing[: mini._windows.length(index)].tobytes() for index in range(len(mini))}
     score = mini.score(answers)
     assert (score.metric, score.unit, score.samples) == ("F1", "%", 2_000)
     assert score.low <= score.value <= score.high

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give a model file that was written for one length of sequences a free one.
+
+The length stands in its shapes of reshapes and expansions, and in constants that have a row for each token, such
+as the places of tokens. Both are made to follow the input. Whether that number meant the length everywhere is not
+to be seen: so the new file is run at samples' own lengths, and kept only if it gives the answers of the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+from septet.errors import NotSequences
+from septet.pipelines.sequence import Sequences
+from septet.tensor import Array, Tensors
+
+NAME = "tokens"
+"""What the free dimension is called."""
+
+TOLERANCE = 1e-3
+"""By how much of the largest an answer may differ: float32, summed in another order through many layers."""
+
+_SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0}
+"""Operators whose input of that place is a shape."""
+
+_BY_ELEMENT = {"Add", "Sub", "Mul", "Div", "Where", "Equal", "And", "Or"}
+
+_LENGTH = "septet.length"
+
+_LARGEST = 1_500_000_000
+"""Weights of more bytes than this go into a file of their own: one file of ONNX may hold 2 GB."""
+
+
+def free(path: Path, to: Path, sequences: Sequences, samples: Sequence[Tensors]) -> None:
+    """Write `path` with a free dimension of tokens to `to`, proven on `samples`, which have their own length.
+
+    Raises NotSequences, with the reason, where answers change or the new file does not run.
+    """
+    fixed = sequences.longest
+    if fixed is None:
+        raise NotSequences("its dimension of tokens is free already")
+    model = onnx.load(path)
+    _Freeing(model.graph, sequences, fixed).run()
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST
+    onnx.save(model, to, save_as_external_data=large, location=f"{to.name}.data")
+    prove(path, to, sequences, fixed, samples)
+
+
+class _Freeing:
+    """The change of one graph."""
+
+    def __init__(self, graph: onnx.GraphProto, sequences: Sequences, fixed: int) -> None:
+        self._graph = graph
+        self._sequences = sequences
+        self._fixed = fixed
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._constants |= {
+            node.output[0]: node.attribute[0].t
+            for node in graph.node
+            if node.op_type == "Constant" and node.attribute[0].name == "value"
+        }
+        self._made: list[onnx.NodeProto] = []
+        self._following: set[str] = set()
+
+    def run(self) -> None:
+        for node in self._graph.node:
+            for place, name in enumerate(node.input):
+                if name in self._constants and (follows := self._follows(node, place, name)):
+                    node.input[place] = follows
+        constants = [node for node in self._graph.node if node.op_type == "Constant"]
+        others = [node for node in self._graph.node if node.op_type != "Constant"]
+        nodes = [*constants, *self._length(), *self._made, *others]
+        del self._graph.node[:], self._graph.value_info[:]
+        self._graph.node.extend(nodes)
+        for info in self._graph.input:
+            if info.name in self._sequences.inputs:
+                info.type.tensor_type.shape.dim[1].dim_param = NAME
+        for info in self._graph.output:
+            if (axis := self._sequences.outputs.get(info.name)) is not None:
+                info.type.tensor_type.shape.dim[axis].dim_param = NAME
+
+    def _follows(self, node: onnx.NodeProto, place: int, name: str) -> str | None:
+        """What stands for the constant `name` in `node` once lengths are free; None where nothing need."""
+        constant = self._constants[name]
+        if _SHAPED.get(node.op_type) == place:
+            return self._shape(name, numpy_helper.to_array(constant).tolist())
+        indexes = node.op_type == "Gather" and place == 1
+        if (node.op_type in _BY_ELEMENT or indexes) and self._fixed in constant.dims:
+            return self._rows(name, list(constant.dims).index(self._fixed))
+        return None
+
+    def _shape(self, name: str, entries: list[int]) -> str | None:
+        """A shape whose entries of the fixed length are the input's."""
+        if self._fixed not in entries:
+            return None
+        parts = [_LENGTH if entry == self._fixed else self._number(entry) for entry in entries]
+        return self._follow(name, "Concat", parts, axis=0)
+
+    def _rows(self, name: str, axis: int) -> str:
+        """The first rows of a constant along `axis`, as many as the input has tokens."""
+        return self._follow(name, "Slice", [name, self._number(0), _LENGTH, self._number(axis)])
+
+    def _follow(self, name: str, kind: str, inputs: list[str], **attributes: Any) -> str:
+        output = f"{name}.{NAME}"
+        if output not in self._following:
+            self._made.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+            self._following.add(output)
+        return output
+
+    def _number(self, entry: int) -> str:
+        name = f"{_LENGTH}.{entry}"
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.array([entry], np.int64), name)
+            self._graph.initializer.append(self._constants[name])
+        return name
+
+    def _length(self) -> list[onnx.NodeProto]:
+        """How many tokens the input has, int64 [1]."""
+        whole = helper.make_node("Shape", [self._sequences.mask], [f"{_LENGTH}.shape"])
+        inputs = [f"{_LENGTH}.shape", self._number(1), self._number(2), self._number(0)]
+        return [whole, helper.make_node("Slice", inputs, [_LENGTH])]
+
+
+def prove(old: Path, new: Path, sequences: Sequences, fixed: int, samples: Sequence[Tensors]) -> None:
+    """Raise NotSequences unless `new` answers `samples` at their own length as `old` does padded to `fixed`."""
+    for sample in samples:
+        long = _run(old, {name: _pad(array, fixed, name in sequences.inputs) for name, array in sample.items()})
+        short = _run(new, {name: array[None] for name, array in sample.items()})
+        length = np.array([len(sample[sequences.mask])])
+        theirs, mine = (sequences.part(outputs, length)[0] for outputs in (long, short))
+        for name, wanted in theirs.items():
+            if wanted.shape != mine[name].shape:
+                have = f"{list(mine[name].shape)}, not {list(wanted.shape)}"
+                raise NotSequences(f"at {length[0]} tokens its output {name} would be {have}")
+            off = float(np.abs(wanted - mine[name]).max() / max(np.abs(wanted).max(), 1e-30))
+            if not off <= TOLERANCE:
+                raise NotSequences(f"at {length[0]} tokens its output {name} would change by {100 * off:.2g} %")
+
+
+def _pad(array: Array, length: int, tokens: bool) -> Array:
+    return np.pad(array, (0, length - len(array)))[None] if tokens else array[None]
+
+
+def _run(path: Path, batch: Tensors) -> Tensors:
+    """The answers of ONNX Runtime. Raises NotSequences where the file does not load or run."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        names = [value.name for value in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(batch)), strict=True))
+    except Exception as error:
+        why = " ".join(str(error).split())[:300]
+        raise NotSequences(f"it does not run with a length of its own: {why}") from error

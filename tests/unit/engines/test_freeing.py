@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from septet.engines.freeing import free, prove
+from septet.engines.model import read_onnx
+from septet.engines.tokens import sequences_of
+from septet.errors import NotSequences
+from septet.tensor import Tensors
+from sequences_made import LONGEST, WORDS, tagger
+
+
+def samples() -> list[Tensors]:
+    draw = np.random.default_rng(1)
+    return [
+        {"tokens": draw.integers(0, WORDS, size), "token_mask": np.ones(size, np.int64)}
+        for size in (3, 30, LONGEST)
+    ]
+
+
+def freed(path: Path) -> Path:
+    to = path.with_name("free.onnx")
+    free(path, to, sequences_of(read_onnx(path)), samples())
+    return to
+
+
+@pytest.mark.parametrize("batch", ["B", 1])
+def test_a_file_of_one_length_is_made_free(tmp_path: Path, batch: int | str) -> None:
+    fixed = tagger(tmp_path / "fixed.onnx", LONGEST, batch)
+    assert sequences_of(read_onnx(fixed)).longest == LONGEST
+    free_now = read_onnx(freed(fixed))
+    sequences = sequences_of(free_now)
+    assert sequences.longest is None
+    assert (sequences.mask, sequences.outputs) == ("token_mask", {"tags": 1})
+    rows = None if batch == "B" else 1
+    assert [spec.shape for spec in free_now.outputs] == [(rows, None, 3), (rows, 3)]
+
+
+def test_a_file_whose_answers_depend_on_padding_is_refused(tmp_path: Path) -> None:
+    heedless = tagger(tmp_path / "fixed.onnx", LONGEST, heeds=False)
+    with pytest.raises(NotSequences, match=r"at 3 tokens its output tags would change by \d"):
+        freed(heedless)
+
+
+def test_a_file_that_has_its_length_where_nobody_looks_for_it_is_refused(tmp_path: Path) -> None:
+    path = tagger(tmp_path / "fixed.onnx", LONGEST)
+    model = onnx.load(path)
+    square = numpy_helper.from_array(np.eye(LONGEST, dtype=np.float32), "square")
+    model.graph.initializer.append(square)
+    scored = next(node for node in model.graph.node if node.output[0] == "scores")
+    scored.output[0] = "plain"
+    model.graph.node.insert(
+        list(model.graph.node).index(scored) + 1,
+        onnx.helper.make_node("MatMul", ["plain", "square"], ["scores"], name="mixed"),
+    )
+    onnx.save(model, path)
+    with pytest.raises(NotSequences, match=r"does not run with a length of its own: .*mixed"):
+        freed(path)
+
+
+def test_a_file_that_is_free_already_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(NotSequences, match="free already"):
+        freed(tagger(tmp_path / "free.onnx", "L"))
+
+
+def test_an_answer_of_the_wrong_length_is_told(tmp_path: Path) -> None:
+    fixed = tagger(tmp_path / "fixed.onnx", LONGEST)
+    sequences = sequences_of(read_onnx(fixed))
+    with pytest.raises(NotSequences, match="does not run"):
+        prove(fixed, fixed, sequences, LONGEST, samples())
