@@ -2,8 +2,9 @@
 """Prune BERT's miniature and train it on: ``make train NETWORK=bert-sparse``.
 
 Whole heads and whole columns between go, those that matter least, in stages with training after each; so the
-matrices are smaller and any engine is faster by it. It begins with the miniature that ships. One seed gives one
-set of weights.
+matrices are smaller and any engine is faster by it. It begins with the miniature that ships, and is trained on for
+nearly twice as long as that one was: the F1 that it gains is training's, not pruning's. One seed gives one set of
+weights.
 About ten minutes.
 """
 

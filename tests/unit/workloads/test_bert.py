@@ -258,3 +258,19 @@ def test_a_state_of_the_usual_names_fits() -> None:
     names = {tensor.name for tensor in model.graph.initializer}
     assert "bert.encoder.layer.2.attention.self.query.weight" in names
     assert {"bert.embeddings.word_embeddings.weight", "qa_outputs.bias"} <= names
+
+
+def test_the_sparse_miniature_is_another_network_held_against_the_dense_one(mini: Bert) -> None:
+    sparse = open_workload("bert", "mini", Asked(weights="sparse"))
+    assert (sparse.origin, sparse.scored, sparse.baseline) == ("trained", True, "auto")
+    assert "Open division" in sparse.notes[0]
+    assert mini.baseline is None
+    costs = [flops(onnx.load(one.model), L=164) for one in (mini, sparse) if one.model]
+    assert costs[1] < 0.45 * costs[0]
+    assert {name: array.tolist() for name, array in sparse.sample(5).items()} == {
+        name: array.tolist() for name, array in mini.sample(5).items()
+    }
+    with pytest.raises(UsageError, match="it has --weights sparse"):
+        open_workload("bert", "mini", Asked(weights="2:4"))
+    with pytest.raises(UsageError, match="go with --size full$"):
+        open_workload("resnet50", "mini", Asked(weights="sparse"))
