@@ -168,6 +168,10 @@ class Client:
         """What the server says of itself, or of a model."""
         return self._talk(self._asks.metadata(model))
 
+    def config(self, model: str) -> Document:
+        """A model's configuration, by the names of Triton's model_config.proto."""
+        return self._talk(self._asks.config(model))
+
     def statistics(self, model: str = "") -> list[Document]:
         """Triton's statistics of a model, or of all."""
         found: list[Document] = self._talk(self._asks.statistics(model))["model_stats"]
@@ -311,6 +315,10 @@ class AsyncClient:
     async def metadata(self, model: str = "") -> Document:
         """What the server says of itself, or of a model."""
         return await self._talk(self._asks.metadata(model))
+
+    async def config(self, model: str) -> Document:
+        """A model's configuration, by the names of Triton's model_config.proto."""
+        return await self._talk(self._asks.config(model))
 
     async def statistics(self, model: str = "") -> list[Document]:
         """Triton's statistics of a model, or of all."""

@@ -18,6 +18,8 @@ class EngineConfig:
     reference taken like that compares bf16 with itself.
     `threads` is the number of cores that all streams together use; ``None`` means every core of the
     partition.
+    `url` names the model on a server, for the engine that is none of this machine's:
+    ``http://HOST:PORT/MODEL``, ``grpc://…``, and ``http+shm://…`` or ``grpc+shm://…`` through shared memory.
     `streams` is how many calls of `infer` run side by side; the threads are divided among them. One
     stream of all threads answers soonest, several streams isolate better at the same throughput.
     """
@@ -25,3 +27,4 @@ class EngineConfig:
     precision: str = "f32"
     threads: int | None = None
     streams: int = 1
+    url: str = ""

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 
 from septet.cli.progress import Display
+from septet.client import PORTS
 from septet.config import PRECISIONS
 from septet.devices.cpu import Cpu
 from septet.engines.engine import ENGINES
+from septet.engines.remote import SHARED
 from septet.errors import UsageError
 from septet.harness.ask import Ask
 from septet.harness.folder import ResultsFolder
@@ -48,6 +51,9 @@ Work = tuple[Ask, tuple[Run, ...]]
 @click.option("--target", type=click.Choice(list(TARGETS)), help="Accuracy to hold, in % of FP32.")
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="openvino", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True)
+@click.option("--url", metavar="URL", help="Run it on a server that speaks KServe v2 instead: http://HOST:PORT "
+              "or grpc://HOST:PORT, with /MODEL where the server does not call it as we do.")  # fmt: skip
+@click.option("--shared-memory", is_flag=True, help="Tensors go to the server through shared memory.")
 @click.option("--threads", type=click.IntRange(1), help="Cores to use.  [default: all]")
 @click.option("--streams", type=click.IntRange(1),
               help="Calls side by side.  [default: 1 for latency, one a core for throughput]")  # fmt: skip
@@ -68,6 +74,8 @@ def bench(
     network: str | None,
     scenarios: tuple[Scenario, ...],
     target: str | None,
+    url: str | None,
+    shared_memory: bool,
     output: Path | None,
     json_file: Path | None,
     **settings: Any,
@@ -88,17 +96,37 @@ def bench(
         work = _main_job(fixed, settings, ratio)
     else:
         workload_class(network)  # an unknown one is refused before anything else is looked at
+        settings |= _remote(network, url, shared_memory)
         ask = Ask(network, **fixed, **settings)
         work = [(ask, runs_of(network, ask.category, ratio, scenarios))]
     _finish(_run(work, folder), folder, json_file)
 
 
+def _remote(network: str, url: str | None, shared_memory: bool) -> dict[str, str]:
+    """The engine that a server is, or nothing. Raises UsageError."""
+    if url is None:
+        if shared_memory:
+            raise UsageError("--shared-memory goes with --url")
+        return {}
+    for option in ("engine", "precision", "threads", "optimized"):
+        if _given(option):
+            raise UsageError(f"--{option} is the server's affair where --url names one")
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.netloc:
+        raise UsageError(f"--url is http://HOST:PORT or grpc://HOST:PORT, not {url!r}")
+    scheme = f"{parts.scheme}{SHARED}" if shared_memory else parts.scheme
+    return {"engine": f"{scheme}://{parts.netloc}/{parts.path.strip('/') or network}", "precision": "served"}
+
+
+def _given(option: str) -> bool:
+    """Whether an option stands on the command line."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
 def _refuse_options() -> None:
     """The main job chooses networks, engines and scenarios itself: asking for one of them needs a network."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if given and option.name not in MAIN_OPTIONS:
+    for option in click.get_current_context().command.params:
+        if _given(option.name or "") and option.name not in MAIN_OPTIONS:
             raise UsageError(f"{option.opts[0]} goes with a network: septet bench NETWORK {option.opts[0]} …")
 
 

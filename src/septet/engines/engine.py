@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 from types import TracebackType
@@ -21,6 +22,9 @@ ENGINES: dict[str, str] = {
 }
 """Engine name -> dotted name of its class, imported only when asked for."""
 
+REMOTE = "septet.engines.remote:RemoteEngine"
+"""The class for a name that is an address, with ``://`` in it."""
+
 
 class Engine(ABC):
     """A loaded network.
@@ -32,6 +36,9 @@ class Engine(ABC):
 
     precisions: ClassVar[tuple[str, ...]]
     """The precisions that `EngineConfig` may ask of it, on a CPU that has them."""
+
+    remote: ClassVar[bool] = False
+    """Whether it computes elsewhere, and so takes none of this machine's threads."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -85,10 +92,21 @@ class Engine(ABC):
 
 def engine_class(name: str) -> type[Engine]:
     """The class of the engine called `name`. Raises UnknownEngine, EngineUnavailable (package not installed)."""
+    if is_address(name):
+        return _resolved(name, REMOTE)
     if name not in ENGINES:
         raise UnknownEngine(f"no engine is called {name!r}; there are: {', '.join(ENGINES)}")
+    return _resolved(name, ENGINES[name])
+
+
+def is_address(name: str) -> bool:
+    """Whether an engine's name is the address of a model on a server."""
+    return "://" in name
+
+
+def _resolved(name: str, dotted: str) -> type[Engine]:
     try:
-        found: type[Engine] = resolve_name(ENGINES[name])
+        found: type[Engine] = resolve_name(dotted)
     except ModuleNotFoundError as error:
         raise EngineUnavailable(
             f"engine {name!r} needs the package {error.name!r}: pip install {error.name}"
@@ -107,6 +125,8 @@ def load(name: str, path: Path | None, config: EngineConfig, partition: Partitio
         raise PrecisionUnsupported(
             f"engine {name!r} does not run {config.precision}; it runs: {', '.join(found.precisions)}"
         )
+    if found.remote:
+        return found.load(path, replace(config, url=name), partition)
     threads = thread_count(config, partition)
     if config.streams < 1 or threads < config.streams:
         raise UsageError(f"{config.streams} streams do not fit on {threads} threads: each needs one at least")

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from septet.engines.engine import is_address
 from septet.harness.rules import Category
 from septet.workloads.workload import Size
 
@@ -36,9 +38,14 @@ class Ask:
     command: str = ""
 
     @property
+    def remote(self) -> bool:
+        """Whether the engine is a model on a server, over the wire."""
+        return is_address(self.engine)
+
+    @property
     def title(self) -> str:
         """The name of its folder, and of itself in progress lines."""
-        return f"{self.network}-{self.size}-{self.engine}-{self.precision}"
+        return re.sub(r"[^\w.+]+", "-", f"{self.network}-{self.size}-{self.engine}-{self.precision}")
 
 
 @dataclass(frozen=True)

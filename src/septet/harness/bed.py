@@ -17,6 +17,9 @@ from septet.harness.scenario import Bounds, bounds_of
 
 ACCURACY_BATCH = 16
 
+CONNECTIONS = 16
+"""Requests under way at once, where the engine is a server: enough for it to form batches of."""
+
 OnStep = Callable[[str, Progress], None]
 """Takes what is being done, in words, and how far it is."""
 
@@ -27,6 +30,7 @@ class Bed:
     def __init__(self, ask: Ask, on_step: OnStep) -> None:
         self.ask = ask
         self.threads = ask.threads or len(Cpu.detect().cores)
+        self.streams = ask.streams or (CONNECTIONS if ask.remote else self.threads)
         self._on_step = on_step
         self._calibrations: dict[int, Calibration] = {}
 

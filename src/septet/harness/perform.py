@@ -151,12 +151,14 @@ def _highest(
 
 def _throughput_layout(bed: Bed) -> Layout:
     """One stream a thread: it costs nothing in throughput and isolates better."""
-    streams = bed.ask.streams or bed.threads
+    streams = bed.streams
     return Layout(streams, bed.ask.batch or bed.calibration(streams).fastest_batch())
 
 
 def server_layout(bed: Bed, limit: float) -> Layout:
     """One stream a thread where one thread answers well inside the limit, else one stream of all threads."""
+    if bed.ask.remote:
+        return Layout(bed.streams, bed.ask.batch or 1)  # the server forms the batches
     inside = limit / 3
     streams = bed.ask.streams
     if streams is None:

@@ -87,6 +87,9 @@ class Asks(Protocol):
     def metadata(self, model: str) -> Call[Document]:
         """What the server says of itself, or of a model."""
 
+    def config(self, model: str) -> Call[Document]:
+        """A model's configuration."""
+
     def statistics(self, model: str) -> Call[Document]:
         """Triton's statistics."""
 
@@ -116,6 +119,9 @@ class HttpAsks:
 
     def metadata(self, model: str) -> Call[Document]:
         return Call("GET", _model(model) if model else "/v2", (), _document)
+
+    def config(self, model: str) -> Call[Document]:
+        return Call("GET", f"{_model(model)}/config", (), _document)
 
     def statistics(self, model: str) -> Call[Document]:
         return Call("GET", f"{_model(model) if model else '/v2/models'}/stats", (), _document)
@@ -164,6 +170,9 @@ class GrpcAsks:
         if model:
             return self._call("ModelMetadata", _fields, name=model)
         return self._call("ServerMetadata", _fields)
+
+    def config(self, model: str) -> Call[Document]:
+        return self._call("ModelConfig", lambda found: _fields(found.config), name=model)
 
     def statistics(self, model: str) -> Call[Document]:
         return self._call("ModelStatistics", _fields, name=model)

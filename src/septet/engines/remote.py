@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model behind a server as an engine: what is asked of it goes over the wire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from septet.client import Client, Shared
+from septet.config import EngineConfig
+from septet.devices.device import Partition
+from septet.engines.engine import Engine
+from septet.engines.pool import Pool
+from septet.errors import EngineUnavailable, FetchError, InferenceFailed, Refused, UsageError
+from septet.request import Wanted
+from septet.tensor import Tensors, TensorSpec
+from septet.wire.head import Placed, dtype_of
+
+SHARED = "+shm"
+"""How the scheme of an address ends where tensors go through shared memory."""
+
+
+class RemoteEngine(Engine):
+    """One connection a stream; a call of `infer` is one request, or several where batches are too large for one.
+
+    What the server computes in, and on how many cores, is its own affair.
+    """
+
+    precisions = ("served",)
+    remote = True
+
+    def __init__(
+        self, lines: list[Line], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], largest: int
+    ) -> None:
+        self._lines = lines
+        self._pool = Pool(lines)
+        self._largest = largest
+        self.inputs = inputs
+        self.outputs = outputs
+
+    @classmethod
+    def version(cls) -> str:
+        return ""
+
+    @classmethod
+    def load(cls, path: Path | None, config: EngineConfig, partition: Partition) -> Self:
+        """Reach the model that `config.url` names; the model file at `path` is not looked at.
+
+        Raises EngineUnavailable where the server or the model cannot be reached, UsageError for no address.
+        """
+        parts = urlsplit(config.url)
+        model = parts.path.strip("/")
+        scheme, shared = parts.scheme.removesuffix(SHARED), parts.scheme.endswith(SHARED)
+        if not model:
+            raise UsageError(f"{config.url!r} does not name a model")
+        lines: list[Line] = []
+        try:
+            for _ in range(config.streams):
+                lines.append(Line(Client(f"{scheme}://{parts.netloc}"), model, shared))
+            found, settings = lines[0].client.metadata(model), lines[0].client.config(model)
+        except (Refused, FetchError) as error:
+            raise EngineUnavailable(f"{config.url}: {error}") from error
+        inputs, outputs = (tuple(map(_spec, found[kind])) for kind in ("inputs", "outputs"))
+        return cls(lines, inputs, outputs, int(settings.get("max_batch_size", 0)))
+
+    def infer(self, batch: Tensors) -> Tensors:
+        self.check(batch)
+        size = len(next(iter(batch.values())))
+        most = self._largest or size
+        with self._pool.slot() as line:
+            parts = [
+                line.infer({name: array[begin : begin + most] for name, array in batch.items()}, self.outputs)
+                for begin in range(0, size, most)
+            ]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def close(self) -> None:
+        self._pool.close()
+        for line in self._lines:
+            line.close()
+
+
+class Line:
+    """A connection to one model, and the memory that it shares with the server, if it does."""
+
+    def __init__(self, client: Client, model: str, shares: bool) -> None:
+        self.client = client
+        self._model = model
+        self._shares = shares
+        self._shared: Shared | None = None
+
+    def infer(self, batch: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
+        """One request. Raises InferenceFailed."""
+        try:
+            if not self._shares:
+                return self.client.infer(self._model, batch)
+            return self._infer_shared(batch, outputs)
+        except (Refused, FetchError) as error:
+            raise InferenceFailed(f"{self._model}: {error}") from error
+
+    def _infer_shared(self, batch: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
+        """Inputs, and outputs whose size is known beforehand, go through shared memory."""
+        size = len(next(iter(batch.values())))
+        room = {spec.name: spec.empty(size).nbytes for spec in outputs if spec.batched}
+        shared = self._memory(
+            sum(_whole(array.nbytes) for array in batch.values()) + sum(map(_whole, room.values()))
+        )
+        shared.clear()
+        placed: dict[str, Placed] = {name: shared.put(array) for name, array in batch.items()}
+        wanted = [shared.leave(spec.name, room[spec.name]) if spec.name in room else Wanted(spec.name)
+                  for spec in outputs]  # fmt: skip
+        found = self.client.infer(self._model, {}, outputs=wanted, placed=placed, shared=shared)
+        # what lies in shared memory is overwritten by the next request
+        return {name: np.array(array) for name, array in found.items()}
+
+    def _memory(self, size: int) -> Shared:
+        if self._shared is None or self._shared.size < size:
+            self._forget()
+            self._shared = self.client.share(1 << max(size - 1, 4_095).bit_length())
+        return self._shared
+
+    def _forget(self) -> None:
+        if self._shared is not None:
+            shared, self._shared = self._shared, None
+            self.client.unshare(shared)
+
+    def close(self) -> None:
+        """Give memory and connection back; a server that is gone has forgotten both."""
+        try:
+            self._forget()
+        except (Refused, FetchError):
+            pass
+        finally:
+            self.client.close()
+
+
+def _whole(size: int) -> int:
+    """`size` in whole lines of 64 bytes, at which tensors begin."""
+    return -(-size // 64) * 64
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    shape = tuple(None if int(dim) < 0 else int(dim) for dim in tensor["shape"])
+    dtype: np.dtype[Any] = dtype_of(tensor["datatype"], tensor["name"])
+    return TensorSpec(tensor["name"], dtype, shape)
