@@ -340,7 +340,8 @@ def test_warm_up_runs_before_a_model_is_ready_and_is_not_counted(open_: Open, ro
     scale(root, 2)
     warm = """
     max_batch_size: 4
-    model_warmup { name: "z" batch_size: 4 inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }
+    model_warmup { name: "z" batch_size: 4
+      inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }
     model_warmup { name: "r" batch_size: 1 count: 3
       inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 random_data: true } } }
     model_warmup { name: "f" batch_size: 1

@@ -36,7 +36,9 @@ batch_input { kind: BATCH_ACCUMULATED_ELEMENT_COUNT target_name: "ends" data_typ
 batch_input {
   kind: BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO target_name: "cu" data_type: TYPE_INT32 source_input: "ids"
 }
-batch_input { kind: BATCH_MAX_ELEMENT_COUNT_AS_SHAPE target_name: "most" data_type: TYPE_INT32 source_input: "ids" }
+batch_input {
+  kind: BATCH_MAX_ELEMENT_COUNT_AS_SHAPE target_name: "most" data_type: TYPE_INT32 source_input: "ids"
+}
 batch_input { kind: BATCH_ITEM_SHAPE target_name: "shapes" data_type: TYPE_INT32 source_input: "ids" }
 batch_input { kind: BATCH_ITEM_SHAPE_FLATTEN target_name: "flat" data_type: TYPE_INT32 source_input: "ids" }
 batch_output { target_name: "y" kind: BATCH_SCATTER_WITH_INPUT_SHAPE source_input: "ids" }

@@ -169,7 +169,8 @@ def test_arguments_and_module_are_those_of_triton(open_: Open, root: Path) -> No
 
 def test_an_error_is_that_requests_alone_and_has_its_own_code(open_: Open, root: Path) -> None:
     body = """if x[0, 0] == 1:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("none here", pb_utils.TritonError.NOT_FOUND))
+            error = pb_utils.TritonError("none here", pb_utils.TritonError.NOT_FOUND)
+            return pb_utils.InferenceResponse(error=error)
         y = x"""
     config = CONFIG + "dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: 3 }"
     python(root, "m", code(body), config)
@@ -283,7 +284,7 @@ def test_a_model_that_cannot_start_again_refuses_until_it_can(open_: Open, root:
         ),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 4)))])]", "came as FP64"),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 5), np.float32))])]", r"\[5\]"),
-        ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.float32(0).reshape(()))])]", "FP32"),
+        ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((), np.float32))])]", "FP32"),
         ("[object()]", "AttributeError"),
     ],
 )
