@@ -45,6 +45,7 @@
         ├── ControlDisabled
         ├── Stopping
         ├── PortUnavailable
+        ├── Refused             what a client is told by a server
         ├── QueueFull
         ├── RequestTimedOut
         ├── DeadlineExceeded
@@ -282,6 +283,14 @@ class Stopping(ServingError):
     """The server or the model is about to end and takes nothing new."""
 
     status = Status.UNAVAILABLE
+
+
+class Refused(ServingError):
+    """A server did not do what a client asked; the text is the server's, and so is the `status`."""
+
+    def __init__(self, text: str, status: Status) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class PortUnavailable(ServingError):

@@ -28,10 +28,15 @@ def test_loadgen_is_imported_in_one_file_only(path: Path) -> None:
     assert ("mlperf_loadgen" in _imports(path)) == (path.name == "loadgen.py")
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_tritons_client_is_imported_in_one_file_only(path: Path) -> None:
+    assert ("tritonclient" in _imports(path)) == (path.name == "stubs.py")
+
+
 def test_the_command_starts_without_engines() -> None:
     code = (
         "import sys, septet.cli; "
-        "heavy = {'openvino', 'onnxruntime', 'cv2', 'sklearn', 'mlperf_loadgen', 'torch'} & set(sys.modules); "
+        "heavy = {'openvino', 'onnxruntime', 'cv2', 'sklearn', 'mlperf_loadgen', 'torch', 'grpc', 'uvloop'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

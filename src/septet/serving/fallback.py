@@ -22,7 +22,6 @@ from septet.serving.outputs import classified
 from septet.serving.plane import Plane
 from septet.stubs import SERVICE
 from septet.wire import proto
-from septet.wire.head import check_name
 
 THREADS = 64
 Answerer = Callable[[Request, Response], None]
@@ -75,8 +74,6 @@ class FallbackGrpc:
 
     def _submit(self, message: bytes, context: Any, answer: Answerer) -> Request:
         request = proto.read_request(message, self._plane.regions)
-        check_name(request.model)
-        check_name(request.version)
         left = _seconds_left(context)
         if left is not None:
             request.deadline = time.monotonic_ns() + int(left * 1e9)

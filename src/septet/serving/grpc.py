@@ -22,7 +22,6 @@ from septet.stubs import SERVICE
 from septet.tensor import Buffer
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, compress, decompress
-from septet.wire.head import check_name
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import (
     Connection,
@@ -308,8 +307,6 @@ class GrpcConnection(asyncio.Protocol):
 
     def _submit(self, call: Call, message: memoryview, answer: Answerer) -> None:
         request = proto.read_request(message, self._plane.regions)
-        check_name(request.model)
-        check_name(request.version)
         if call.opening.timeout is not None:
             request.deadline = request.arrived + call.opening.timeout
         call.requests.add(request)

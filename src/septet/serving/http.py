@@ -16,9 +16,11 @@ from http import HTTPStatus
 from typing import cast
 
 import httptools
+import numpy as np
 
 from septet.request import Request
 from septet.tensor import Buffer
+from septet.wire.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class HttpLimits:
     """For a client to read what waits for it."""
     linger_seconds: float = 2.0
     """How long an unread body is read and thrown away, so that its refusal can arrive."""
+    direct: int = 64 << 10
+    """A body that is longer, and says so, is read to where it will stay."""
     small_pieces: int = 10_000
     """Pieces of a body after which their average must be `piece` bytes."""
     piece: int = 64
@@ -71,7 +75,7 @@ class Exchange:
         self.url = b""
         self.method = "GET"
         self.headers: dict[bytes, bytes] = {}
-        self.body: bytes | bytearray = b""
+        self.body: Buffer = b""
         self.keep = True
         self.request: Request | None = None
         """What is to be cancelled when the client goes."""
@@ -89,12 +93,12 @@ class Exchange:
         if self.answered or self.streaming:
             return
         size = sum(map(len, chunks))
-        close = "" if self.keep else "Connection: close\r\n"
-        head = (
-            f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\n{extra}{close}"
-            f"Content-Length: {size}\r\n\r\n"
-        )
-        self.chunks += head.encode("latin-1"), *chunks
+        about = (status, kind, extra, self.keep, size)
+        head: bytes | None = _heads.get(about)
+        if head is None:
+            head = _head(*about)
+            _heads.keep(about, head)
+        self.chunks += head, *chunks
         self.finish()
 
     def begin_stream(self, kind: str) -> None:
@@ -126,6 +130,17 @@ class Exchange:
         self.connection.flush()
 
 
+_heads = Memory()
+
+
+def _head(status: int, kind: str, extra: str, keep: bool, size: int) -> bytes:
+    close = "" if keep else "Connection: close\r\n"
+    return (
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\n{extra}{close}"
+        f"Content-Length: {size}\r\n\r\n"
+    ).encode("latin-1")
+
+
 Router = Callable[[Exchange], None]
 
 
@@ -147,6 +162,8 @@ class HttpConnection(asyncio.Protocol):
         self._since = time.monotonic()
         self._stuck: float | None = None
         self._refused = False
+        self._direct: memoryview | None = None
+        self._filled = 0
         self._draining = False
         self._reading = True
 
@@ -182,6 +199,8 @@ class HttpConnection(asyncio.Protocol):
             self.refuse(400, "no other protocol is spoken here")
         except httptools.HttpParserError as error:
             self.refuse(400, f"not HTTP/1.1: {error}")
+        if self._direct is not None and not self._refused:
+            self._read_direct(self._direct)
         if self._current is None or not begun_before:
             return
         if not self._head_done:
@@ -225,19 +244,27 @@ class HttpConnection(asyncio.Protocol):
         declared = headers.get(b"content-length")
         if declared is not None and int(declared) > self.limits.body:
             self.refuse(413, f"the body has {int(declared)} bytes: at most {self.limits.body} are taken")
-        elif b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
+            return
+        if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             self.refuse(400, "a transfer encoding other than chunked")
-        elif b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._waiting:
+            return
+        if declared is not None and int(declared) > self.limits.direct:
+            self._direct, self._filled = np.empty(int(declared), np.uint8).data, 0
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._waiting:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
         exchange = self._current
         if exchange is None or self._refused:
             return
+        if self._direct is not None:
+            self._direct[self._filled : self._filled + len(data)] = data
+            self._filled += len(data)
+            return
         if not exchange.body:
             exchange.body = data
             return
-        if isinstance(exchange.body, bytes):
+        if not isinstance(exchange.body, bytearray):
             exchange.body = bytearray(exchange.body)
         exchange.body += data
         self._pieces += 1
@@ -250,11 +277,35 @@ class HttpConnection(asyncio.Protocol):
         exchange, self._current = self._current, None
         if exchange is None or self._refused:
             return
+        if self._direct is not None:
+            exchange.body, self._direct = self._direct, None
         self._since = time.monotonic()
         self._waiting.append(exchange)
         self._route(exchange)
         if len(self._waiting) >= self.limits.pipelined:
             self._throttle()
+
+    def _read_direct(self, body: memoryview) -> None:
+        """Have the rest of a long body read to its place; the parser need not see it."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._switch(DirectBody(self, body, self._filled))
+
+    def direct_progress(self, size: int) -> None:
+        """So much more of a long body has come."""
+        self._message_bytes += size
+
+    def direct_done(self) -> None:
+        """A long body is whole."""
+        self._switch(self)
+        self.on_message_complete()
+
+    def _switch(self, protocol: asyncio.BaseProtocol) -> None:
+        """Have another protocol take what is read: the transport looks at its kind when reading begins."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._transport.set_protocol(protocol)
+            if self._reading:
+                self._transport.resume_reading()
 
     # What goes out
 
@@ -313,6 +364,7 @@ class HttpConnection(asyncio.Protocol):
         if self._refused:
             return
         self._refused = True
+        self._direct = None
         exchange = Exchange(self)
         exchange.keep = False
         self._current = None
@@ -356,6 +408,33 @@ class HttpConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Hang up at once."""
         self._transport.abort()
+
+
+class DirectBody(asyncio.BufferedProtocol):
+    """Reads the rest of one long body to where it will stay, in place of its connection."""
+
+    def __init__(self, connection: HttpConnection, body: memoryview, filled: int) -> None:
+        self._connection = connection
+        self._body = body
+        self._filled = filled
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._body[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self._connection.direct_progress(nbytes)
+        if self._filled == len(self._body):
+            self._connection.direct_done()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
 
 
 def _escaped(text: str) -> bytes:

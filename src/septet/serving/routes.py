@@ -24,6 +24,7 @@ from septet.serving.http import BINARY, JSON, Exchange
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
+from septet.serving.rpc import statistics_of
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
 from septet.wire.encoding import accepted, compress, decompress
@@ -85,7 +86,7 @@ class Routes:
             exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
             return
         serve = self._infer if found.special == "infer" else self._generate
-        encoding = exchange.header(b"content-encoding")
+        encoding = exchange.header(b"content-encoding") if b"content-encoding" in exchange.headers else None
         if encoding is None or encoding.lower() == "identity":
             serve(exchange, found)
         elif len(exchange.body) <= LARGE // 16:
@@ -252,7 +253,7 @@ def _config(plane: Plane, names: Names, body: Any) -> Any:
 
 
 def _statistics(plane: Plane, names: Names, body: Any) -> Any:
-    return {"model_stats": plane.statistics(names.get("model", ""), names.get("version", ""))}
+    return {"model_stats": statistics_of(plane, names.get("model", ""), names.get("version", ""))}
 
 
 def _index(plane: Plane, names: Names, body: Any) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
-from septet.errors import RequestInvalid, Unsupported
+from septet.errors import ModelUnknown, RequestInvalid, Unsupported, VersionUnknown
 from septet.request import Parameter
-from septet.serving.plane import Plane
+from septet.serving.plane import Document, Plane
 from septet.stubs import service_pb2
 from septet.tensor import Buffer
 from septet.wire.head import check_name
@@ -57,8 +57,16 @@ def _model_config(plane: Plane, request: Any) -> Any:
 
 def _model_statistics(plane: Plane, request: Any) -> Any:
     check_name(request.name)
-    found = plane.statistics(request.name, request.version)
+    found = statistics_of(plane, request.name, request.version)
     return ParseDict({"model_stats": found}, service_pb2.ModelStatisticsResponse())
+
+
+def statistics_of(plane: Plane, model: str, version: str) -> list[Document]:
+    """The plane's statistics; an unknown model is an invalid argument here, as with Triton."""
+    try:
+        return plane.statistics(model, version)
+    except (ModelUnknown, VersionUnknown) as error:
+        raise RequestInvalid(str(error)) from None
 
 
 def _index(plane: Plane, request: Any) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -27,6 +28,9 @@ from septet.serving.routes import Routes
 log = logging.getLogger("septet.serving")
 
 BACKLOG = 4096
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+
 THREADS = 16
 """For what may block: loading, metadata, compression of large bodies."""
 
@@ -65,14 +69,7 @@ class Server:
     def __init__(self, plane: Plane, settings: Settings) -> None:
         self._plane = plane
         self._settings = settings
-        self._sockets = [
-            None if address is None else _bound(address, what, reuse=reuse)
-            for address, what, reuse in (
-                (settings.http, "HTTP", settings.reuse_http),
-                (settings.grpc, "gRPC", settings.reuse_grpc),
-                (settings.metrics, "metrics", False),
-            )
-        ]
+        self._sockets = _bound_all(settings)
         self.http, self.grpc, self.metrics = (
             None if bound is None else Address(*bound.getsockname()[:2]) for bound in self._sockets
         )
@@ -90,8 +87,9 @@ class Server:
 
     def stop(self) -> None:
         """End as on SIGTERM; may be called from any thread."""
-        if self._loop is not None and self._stopping is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            loop.call_soon_threadsafe(stopping.set)
 
     async def _serve(self, started: Callable[[], None]) -> bool:
         loop = self._loop = asyncio.get_running_loop()
@@ -101,6 +99,7 @@ class Server:
         mailbox = Mailbox(loop)
         listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
         sweeper = asyncio.create_task(self._sweep(grpc))
+        _keep_memory()
         gc.freeze()  # what is there now stays: collections need not look at it again
         log.info("serving: HTTP %s, gRPC %s, metrics %s", self.http, self.grpc, self.metrics)
         started()
@@ -112,6 +111,7 @@ class Server:
         left = max(0.0, deadline - time.monotonic())
         await loop.run_in_executor(executor, self._plane.close, left)
         executor.shutdown(wait=False, cancel_futures=True)
+        self._loop = None
         return finished
 
     def _watch_signals(self, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
@@ -210,6 +210,32 @@ class Server:
         return any(one.busy for one in self._connections) or (
             grpc is not None and any(one.busy for one in grpc.connections)
         )
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what large tensors gave back, instead of asking the kernel for fresh pages each time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting, value in ((M_TRIM_THRESHOLD, 256 << 20), (M_MMAP_THRESHOLD, 32 << 20)):
+            mallopt(setting, value)
+
+
+def _bound_all(settings: Settings) -> list[socket.socket | None]:
+    """The sockets of HTTP, gRPC and metrics; all or none."""
+    made: list[socket.socket | None] = []
+    try:
+        for address, what, reuse in (
+            (settings.http, "HTTP", settings.reuse_http),
+            (settings.grpc, "gRPC", settings.reuse_grpc),
+            (settings.metrics, "metrics", False),
+        ):
+            made.append(None if address is None else _bound(address, what, reuse=reuse))
+    except PortUnavailable:
+        for bound in made:
+            if bound is not None:
+                bound.close()
+        raise
+    return made
 
 
 def _bound(address: Address, what: str, *, reuse: bool) -> socket.socket:

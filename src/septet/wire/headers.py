@@ -11,8 +11,11 @@ from hpack import Decoder, HPACKError, OversizedHeaderListError
 Headers = tuple[tuple[str, str], ...]
 """Names in lower case and values, in the order in which they came."""
 
-REMEMBERED = 64
-"""Header blocks that `HeaderReader` remembers at most."""
+REMEMBERED, LONGEST = 64, 1024
+"""How many header blocks `HeaderReader` remembers at most, and of how many bytes."""
+
+RESIZING = 0x20
+"""The upper bits of a block's first byte that begins by resizing the table."""
 
 CONNECTION_SPECIFIC = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 REQUEST_PSEUDO = {":method", ":scheme", ":authority", ":path"}
@@ -31,8 +34,8 @@ class HeadersUnreadable(Exception):
 class HeaderReader:
     """Decodes one connection's header blocks.
 
-    Most blocks of a gRPC client repeat byte for byte: only indices into a table that no longer changes. Such a
-    block is decoded and judged once. Any other block may change the table, so all that is remembered goes.
+    Most blocks of a gRPC client repeat byte for byte, and leave HPACK's table as it is. Such a block is decoded
+    and judged once. A block that changes the table changes what others mean, so all that is remembered goes.
     """
 
     def __init__(self, largest: int) -> None:
@@ -44,6 +47,7 @@ class HeaderReader:
         known = self._known.get(block)
         if known is not None:
             return known
+        newest = self._newest()
         try:
             fields: Headers = tuple(
                 (_text(name), _text(value)) for name, value in self._decoder.decode(block, raw=True)
@@ -52,13 +56,18 @@ class HeaderReader:
             raise HeadersUnreadable("the header list is too large") from error
         except (HPACKError, IndexError, ValueError) as error:
             raise HeadersUnreadable("the header block is no HPACK") from error
-        only_indices = bool(block) and min(block) >= 0x80 and max(block) < 0xFF
-        if not only_indices or len(self._known) >= REMEMBERED:
+        unchanged = self._newest() is newest and block[:1] and block[0] & 0xE0 != RESIZING
+        if not unchanged or len(self._known) >= REMEMBERED:
             self._known.clear()
         check(fields, request=request)
-        if only_indices:
+        if unchanged and len(block) <= LONGEST:
             self._known[block] = fields
         return fields
+
+    def _newest(self) -> object:
+        """The entry that HPACK's table took in last; every insertion makes a new one."""
+        entries = self._decoder.header_table.dynamic_entries
+        return entries[0] if entries else None
 
 
 def _text(raw: bytes) -> str:

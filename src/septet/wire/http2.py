@@ -119,6 +119,9 @@ class Stream:
     """Whether the stream is to end with the data that waits."""
 
 
+JOINED = 16 << 10
+"""Answers of up to so many bytes are joined: a copy costs less than many buffers."""
+
 _SHUTDOWN_PING = b"septet:1"
 
 
@@ -148,6 +151,7 @@ class Connection:
         self.peer_streams = frames.LARGEST_STREAM
         self._calm, self._calm_since = float(limits.nuisance_burst), clock()
         self._moved = clock()
+        self._undeclared: Headers | None = None
         self._block: tuple[int, bool, list[bytes], int] | None = None
         self._body: tuple[Stream | None, int, int, bool] | None = None
         self._rest = b""
@@ -386,8 +390,12 @@ class Connection:
             self._out.append(frames.rst_stream(number, Code.REFUSED_STREAM))
             return
         stream = Stream(number, self._peer_window, self.limits.stream_window, heard=True)
-        declared = next((value for name, value in headers if name == "content-length"), None)
         self._streams[number] = stream
+        if headers is self._undeclared:
+            declared = None
+        else:
+            declared = next((value for name, value in headers if name == "content-length"), None)
+            self._undeclared = headers if declared is None else None
         if declared is not None:
             if not (declared.isascii() and declared.isdigit()) or (ends and int(declared)):
                 self._refuse(number, Code.PROTOCOL_ERROR, events)
@@ -542,7 +550,7 @@ class Connection:
         stream = self._streams.get(number)
         if stream is None or stream.done:
             return
-        size = sum(map(len, chunks))
+        size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         room = min(self._peer_frame, self._send_window, stream.send_window)
         if size > room or not stream.peer_done or not size:
             self.send_headers(number, head)
@@ -550,11 +558,15 @@ class Connection:
             self.send_trailers(number, tail)
             return
         self._send_window -= size
-        self._out.append(frames.headers(number, head, False, self._peer_frame))
-        self._out.append(frames.header(size, frames.DATA, 0, number))
-        self._out.extend(chunks)
-        self._out.append(frames.headers(number, tail, True, self._peer_frame))
         del self._streams[number]
+        opening = frames.headers(number, head, False, self._peer_frame) + frames.header(
+            size, frames.DATA, 0, number
+        )
+        closing = frames.headers(number, tail, True, self._peer_frame)
+        if size <= JOINED:
+            self._out.append(b"".join((opening, *chunks, closing)))
+        else:
+            self._out += opening, *chunks, closing
 
     def acknowledge(self, number: int, size: int) -> None:
         """`size` bytes of a stream's data are used up here: the peer may send as many again."""

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
+import numpy as np
+
 from septet.errors import RequestInvalid, TooLarge
 from septet.tensor import Buffer
 from septet.wire.headers import write_headers
@@ -32,30 +34,43 @@ class MessageReader:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = bytearray()
-        self._needed = PREFIX.size
+        self._prefix = b""
+        self._message: memoryview | None = None
+        self._filled = 0
+        self._compressed = False
 
     def feed(self, data: memoryview) -> list[Message]:
         """The messages that `data` completes; raises `TooLarge` once a longer one is announced."""
-        if not self._buffer and len(data) >= PREFIX.size:
+        if self.empty and len(data) >= PREFIX.size:
             compressed, length = PREFIX.unpack_from(data)
             if length + PREFIX.size == len(data):
                 self._check(compressed, length)
                 return [(compressed == 1, data[PREFIX.size :])]
         found: list[Message] = []
         while data:
-            taken = self._needed - len(self._buffer)
-            self._buffer += data[:taken]
-            data = data[taken:]
-            if len(self._buffer) < self._needed:
+            if self._message is None:
+                data = self._begin(data)
+            if self._message is None:
                 break
-            compressed, length = PREFIX.unpack_from(self._buffer)
-            self._check(compressed, length)
-            self._needed = PREFIX.size + length
-            if len(self._buffer) == self._needed:
-                found.append((compressed == 1, memoryview(self._buffer)[PREFIX.size :]))
-                self._buffer, self._needed = bytearray(), PREFIX.size
+            size = min(len(self._message) - self._filled, len(data))
+            self._message[self._filled : self._filled + size] = data[:size]
+            self._filled += size
+            data = data[size:]
+            if self._filled == len(self._message):
+                found.append((self._compressed, self._message))
+                self._message, self._prefix = None, b""
         return found
+
+    def _begin(self, data: memoryview) -> memoryview:
+        """Take what is missing of a prefix; once that is whole, there is a message to be filled."""
+        missing = PREFIX.size - len(self._prefix)
+        self._prefix += data[:missing]
+        if len(self._prefix) == PREFIX.size:
+            compressed, length = PREFIX.unpack(self._prefix)
+            self._check(compressed, length)
+            self._compressed, self._filled = compressed == 1, 0
+            self._message = np.empty(length, np.uint8).data  # pages that nobody writes cost nothing
+        return data[missing:]
 
     def _check(self, compressed: int, length: int) -> None:
         if compressed > 1:
@@ -66,7 +81,7 @@ class MessageReader:
     @property
     def empty(self) -> bool:
         """Whether no message has been begun."""
-        return not self._buffer
+        return not self._prefix
 
 
 def enveloped(chunks: Sequence[Buffer], compressed: bool = False) -> list[Buffer]:

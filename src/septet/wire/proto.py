@@ -24,6 +24,7 @@ from septet.wire.head import (
     Placed,
     array_of,
     bind,
+    check_name,
     check_request,
     check_shape,
     dtype_of,
@@ -54,6 +55,7 @@ CONTENTS = {
 
 _heads = Memory()
 _outputs = Memory()
+_names = Memory()
 
 
 def read_request(message: Buffer, regions: Regions) -> Request:
@@ -76,6 +78,8 @@ def _read_head(rest: bytes, raw: bool) -> Head:
     wanted = tuple(wanted_of(one.name, parameters_of(one.parameters)) for one in parsed.outputs)
     parameters = parameters_of(parsed.parameters)
     check_request(wanted, parameters)
+    check_name(parsed.model_name)
+    check_name(parsed.model_version)
     inputs = tuple(_read_input(tensor, raw) for tensor in parsed.inputs)
     head = Head(parsed.model_name, parsed.model_version, parsed.id, inputs, wanted, parameters)
     if not typed:
@@ -126,7 +130,12 @@ def write_response(request: Request, response: Response, regions: Regions) -> li
     Raises the errors of `Regions.write`.
     """
     wanted = {one.name: one for one in request.wanted} if request.wanted else {}
-    head = [_text(0x0A, response.model), _text(0x12, response.version)]
+    key = (response.model, response.version)
+    known: bytes | None = _names.get(key)
+    if known is None:
+        known = _text(0x0A, response.model) + _text(0x12, response.version)
+        _names.keep(key, known)
+    head = [known]
     if response.id:
         head.append(_text(0x1A, response.id))
     if response.parameters:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -175,10 +175,8 @@ def test_a_million_tiny_chunks(wary: Running) -> None:
     with dial(wary) as talk:
 
         def send() -> None:
-            try:
+            with suppress(OSError):  # refused and hung up before the end
                 talk.sendall(head + b"6\r\nabcdef\r\n" * 1_000_000 + b"0\r\n\r\n")
-            except OSError:
-                pass  # refused and hung up before the end
 
         sender = threading.Thread(target=send)
         sender.start()
@@ -341,7 +339,7 @@ def test_slow_clients_are_hung_up_on_and_others_served_meanwhile(wary: Running) 
     end = time.monotonic() + 3.2
     while time.monotonic() < end:
         for talk in slow:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 talk.sendall(b"1")
         assert still_serves(wary)
         time.sleep(0.3)
@@ -364,9 +362,8 @@ def test_a_client_that_does_not_read_is_hung_up_on(start: Start) -> None:
     one = post(
         "/v2/models/identity/infer", b"".join(body.chunks), f"Inference-Header-Content-Length: {body.length}"
     )
-    with dial(running) as talk, pytest.raises(OSError):
-        for _ in range(50):
-            talk.sendall(one)
+    with dial(running) as talk, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        talk.sendall(one * 20)
     assert still_serves(running)
 
 

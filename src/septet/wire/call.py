@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client asks of a server, and the connections that carry it: HTTP/1.1 and gRPC, without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import quote
+
+import httptools
+import msgspec
+from google.protobuf.json_format import MessageToDict
+
+from septet.errors import Refused, RequestInvalid, Status
+from septet.request import Request, Response
+from septet.stubs import SERVICE, service_pb2
+from septet.tensor import Buffer
+from septet.wire import json, proto
+from septet.wire.head import Placed
+from septet.wire.headers import write_headers
+from septet.wire.http2 import (
+    Connection,
+    ConnectionEnded,
+    DataReceived,
+    Event,
+    GoingAway,
+    HeadersReceived,
+    StreamEnded,
+)
+from septet.wire.messages import MessageReader, enveloped, error_text
+from septet.wire.shm import Regions
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+LARGEST = (1 << 31) - 1
+"""A client takes what it asked for, however large."""
+
+
+@dataclass(slots=True)
+class Answered:
+    """An answer as it came: for HTTP the length of its JSON part too."""
+
+    body: Buffer
+    length: int
+
+
+@dataclass(slots=True, eq=False)
+class Call(Generic[T]):
+    """One thing asked: `target` and `chunks` go over the wire, `decode` makes the result of the answer."""
+
+    verb: str
+    target: str
+    chunks: Sequence[Buffer]
+    decode: Callable[[Answered], T]
+    length: int | None = None
+    timeout: float | None = None
+    answer: Answered | None = None
+    failure: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether an answer has come, or never will."""
+        return self.answer is not None or self.failure is not None
+
+    def result(self) -> T:
+        """What was asked for; raises `Refused` with the server's words."""
+        if self.failure is not None:
+            raise self.failure
+        assert self.answer is not None
+        return self.decode(self.answer)
+
+
+class Asks(Protocol):
+    """What can be asked, in the words of one protocol."""
+
+    def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
+        """An inference."""
+
+    def live(self) -> Call[bool]:
+        """Whether the server runs."""
+
+    def ready(self, model: str) -> Call[bool]:
+        """Whether the server, or a model, can answer."""
+
+    def metadata(self, model: str) -> Call[Document]:
+        """What the server says of itself, or of a model."""
+
+    def statistics(self, model: str) -> Call[Document]:
+        """Triton's statistics."""
+
+    def register(self, name: str, key: str, offset: int, size: int) -> Call[None]:
+        """Take up a region of shared memory."""
+
+    def unregister(self, name: str) -> Call[None]:
+        """Forget one."""
+
+
+class HttpAsks:
+    """KServe v2 over HTTP."""
+
+    def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
+        body = json.write_request(request, placed)
+        version = f"/versions/{request.version}" if request.version else ""
+        path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
+        return Call(
+            "POST", path, body.chunks, lambda got: json.read_response(got.body, got.length, regions), body.length
+        )
+
+    def live(self) -> Call[bool]:
+        return Call("GET", "/v2/health/live", (), _true)
+
+    def ready(self, model: str) -> Call[bool]:
+        return Call("GET", f"{_model(model)}/ready" if model else "/v2/health/ready", (), _true)
+
+    def metadata(self, model: str) -> Call[Document]:
+        return Call("GET", _model(model) if model else "/v2", (), _document)
+
+    def statistics(self, model: str) -> Call[Document]:
+        return Call("GET", f"{_model(model) if model else '/v2/models'}/stats", (), _document)
+
+    def register(self, name: str, key: str, offset: int, size: int) -> Call[None]:
+        body = msgspec.json.encode({"key": key, "offset": offset, "byte_size": size})
+        return Call("POST", f"/v2/systemsharedmemory/region/{quote(name, safe='')}/register", (body,), _none)
+
+    def unregister(self, name: str) -> Call[None]:
+        return Call("POST", f"/v2/systemsharedmemory/region/{quote(name, safe='')}/unregister", (), _none)
+
+
+def _model(name: str) -> str:
+    return f"/v2/models/{quote(name, safe='')}"
+
+
+def _true(got: Answered) -> bool:
+    return True
+
+
+def _none(got: Answered) -> None:
+    return None
+
+
+def _document(got: Answered) -> Document:
+    found: Document = msgspec.json.decode(got.body)
+    return found
+
+
+class GrpcAsks:
+    """KServe v2 over gRPC."""
+
+    def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
+        chunks = proto.write_request(request, placed)
+        return Call("POST", "ModelInfer", chunks, lambda got: proto.read_response(got.body, regions))
+
+    def live(self) -> Call[bool]:
+        return self._call("ServerLive", lambda found: bool(found.live))
+
+    def ready(self, model: str) -> Call[bool]:
+        if model:
+            return self._call("ModelReady", lambda found: bool(found.ready), name=model)
+        return self._call("ServerReady", lambda found: bool(found.ready))
+
+    def metadata(self, model: str) -> Call[Document]:
+        if model:
+            return self._call("ModelMetadata", _fields, name=model)
+        return self._call("ServerMetadata", _fields)
+
+    def statistics(self, model: str) -> Call[Document]:
+        return self._call("ModelStatistics", _fields, name=model)
+
+    def register(self, name: str, key: str, offset: int, size: int) -> Call[None]:
+        about = {"name": name, "key": key, "offset": offset, "byte_size": size}
+        return self._call("SystemSharedMemoryRegister", lambda found: None, **about)
+
+    def unregister(self, name: str) -> Call[None]:
+        return self._call("SystemSharedMemoryUnregister", lambda found: None, name=name)
+
+    def _call(self, method: str, read: Callable[[Any], T], **fields: object) -> Call[T]:
+        message = getattr(service_pb2, f"{method}Request")(**fields).SerializeToString()
+        answer = getattr(service_pb2, f"{method}Response")
+        return Call("POST", method, [message], lambda got: read(answer.FromString(bytes(got.body))))
+
+
+def _fields(message: Any) -> Document:
+    found: Document = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return found
+
+
+HTTP_STATUSES = {
+    status.http: status
+    for status in (
+        Status.INVALID_ARG, Status.NOT_FOUND, Status.UNAVAILABLE, Status.UNSUPPORTED, Status.FORBIDDEN,
+        Status.TOO_LARGE, Status.DEADLINE, Status.INTERNAL,
+    )
+}  # fmt: skip
+GRPC_STATUSES = {status.grpc: status for status in Status}
+
+
+class Session(Protocol):
+    """One connection as a machine over bytes."""
+
+    @property
+    def room(self) -> int:
+        """How many more calls it takes now."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes calls at all."""
+
+    def begin(self, call: Call[Any]) -> None:
+        """Send `call`."""
+
+    def receive(self, data: bytes) -> list[Call[Any]]:
+        """Take bytes; the calls that are done now."""
+
+    def take(self) -> list[Buffer]:
+        """What is to be sent."""
+
+    def forget(self, call: Call[Any]) -> None:
+        """Nobody waits for `call` any more."""
+
+    def end(self, failure: Exception) -> list[Call[Any]]:
+        """The connection is gone: what was under way has failed."""
+
+
+class HttpSession:
+    """HTTP/1.1: one call at a time."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._out: list[Buffer] = []
+        self._call: Call[Any] | None = None
+        self._done: list[Call[Any]] = []
+        self._parser = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self._length: str | None = None
+        self._usable = True
+
+    @property
+    def room(self) -> int:
+        return 1 if self._call is None and self._usable else 0
+
+    @property
+    def usable(self) -> bool:
+        return self._usable
+
+    def begin(self, call: Call[Any]) -> None:
+        self._call = call
+        size = sum(map(len, call.chunks))
+        length = "" if call.length is None else f"Inference-Header-Content-Length: {call.length}\r\n"
+        body = f"Content-Length: {size}\r\n" if call.verb == "POST" else ""
+        head = f"{call.verb} {call.target} HTTP/1.1\r\nHost: {self._address}\r\n{length}{body}\r\n"
+        self._out += head.encode(), *call.chunks
+
+    def receive(self, data: bytes) -> list[Call[Any]]:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._usable = False
+            return self.end(RequestInvalid(f"{self._address} does not speak HTTP/1.1"))
+        done, self._done = self._done, []
+        return done
+
+    def on_message_begin(self) -> None:
+        self._parts, self._length = [], None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"inference-header-content-length":
+            self._length = value.decode("latin-1")
+
+    def on_body(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        call, self._call = self._call, None
+        self._usable = self._parser.should_keep_alive()
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        if call is None:
+            self._usable = False
+        elif status == 200:
+            call.answer = Answered(body, json.header_length(self._length, len(body)))
+            self._done.append(call)
+        else:
+            call.failure = Refused(_words(body), HTTP_STATUSES.get(status, Status.UNKNOWN))
+            self._done.append(call)
+
+    def take(self) -> list[Buffer]:
+        out, self._out = self._out, []
+        return out
+
+    def forget(self, call: Call[Any]) -> None:
+        """HTTP/1.1 knows no way to take a request back, but to hang up."""
+        if self._call is call:
+            self._usable = False
+
+    def end(self, failure: Exception) -> list[Call[Any]]:
+        self._usable = False
+        call, self._call = self._call, None
+        if call is None:
+            return []
+        call.failure = failure
+        return [call]
+
+
+def _words(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body)["error"])
+    except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+        return body[:200].decode("utf-8", "replace") or "refused without a word"
+
+
+class GrpcSession:
+    """gRPC: many calls side by side."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._http = Connection(client=True)
+        self._calls: dict[int, Call[Any]] = {}
+        self._readers: dict[int, MessageReader] = {}
+        self._heads: dict[str, bytes] = {}
+        self._going = False
+
+    @property
+    def room(self) -> int:
+        return max(0, min(self._http.peer_streams, 1024) - len(self._calls)) if self.usable else 0
+
+    @property
+    def usable(self) -> bool:
+        return not self._going and not self._http.ended
+
+    def begin(self, call: Call[Any]) -> None:
+        number = self._http.request(self._head(call))
+        self._calls[number] = call
+        self._readers[number] = MessageReader(LARGEST)
+        self._http.send_data(number, enveloped(call.chunks or [b""]), end=True)
+
+    def _head(self, call: Call[Any]) -> bytes:
+        block = self._heads.get(call.target)
+        if block is None:
+            block = self._heads[call.target] = write_headers(
+                [
+                    (":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/{call.target}"),
+                    (":authority", self._address), ("content-type", "application/grpc"), ("te", "trailers"),
+                ]
+            )  # fmt: skip
+        if call.timeout is None:
+            return block
+        return block + write_headers([("grpc-timeout", f"{max(1, int(call.timeout * 1000)):d}m")])
+
+    def receive(self, data: bytes) -> list[Call[Any]]:
+        done: list[Call[Any]] = []
+        for event in self._http.receive(data):
+            self._take(event, done)
+        return done
+
+    def _take(self, event: Event, done: list[Call[Any]]) -> None:
+        if isinstance(event, DataReceived):
+            self._http.acknowledge(event.stream, len(event.data))
+            call = self._calls.get(event.stream)
+            if call is not None:
+                for _, message in self._readers[event.stream].feed(event.data):
+                    call.answer = Answered(message, len(message))
+        elif isinstance(event, HeadersReceived):
+            if event.ended:
+                self._finish(event.stream, dict(event.headers), done)
+        elif isinstance(event, StreamEnded):
+            self._fail(event.stream, Refused(f"the stream was reset: code {event.code}", Status.UNAVAILABLE), done)
+        elif isinstance(event, GoingAway):
+            self._going = True
+        elif isinstance(event, ConnectionEnded):
+            done += self.end(RequestInvalid(f"{self._address} does not speak HTTP/2: {event.why}"))
+
+    def _finish(self, number: int, fields: dict[str, str], done: list[Call[Any]]) -> None:
+        code = fields.get("grpc-status", "2")
+        call = self._calls.get(number)
+        if code == "0" and call is not None and call.answer is not None:
+            del self._calls[number], self._readers[number]
+            done.append(call)
+            return
+        words = (
+            error_text(fields.get("grpc-message", "")) or f"refused without a word, HTTP {fields.get(':status')}"
+        )
+        status = GRPC_STATUSES.get(int(code) if code.isdigit() else 2, Status.UNKNOWN)
+        self._fail(number, Refused(words, status), done)
+
+    def _fail(self, number: int, failure: Exception, done: list[Call[Any]]) -> None:
+        call = self._calls.pop(number, None)
+        self._readers.pop(number, None)
+        if call is not None:
+            call.answer, call.failure = None, failure
+            done.append(call)
+
+    def take(self) -> list[Buffer]:
+        return self._http.take()
+
+    def forget(self, call: Call[Any]) -> None:
+        for number, one in self._calls.items():
+            if one is call:
+                self._http.reset(number)
+                del self._calls[number], self._readers[number]
+                return
+
+    def end(self, failure: Exception) -> list[Call[Any]]:
+        self._going = True
+        done: list[Call[Any]] = []
+        for number in list(self._calls):
+            self._fail(number, failure, done)
+        return done

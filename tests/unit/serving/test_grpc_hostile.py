@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gRPC from grpcio's client, h2load, curl, and from peers that mean harm."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from fake_plane import Running, Start
+from septet.request import Request
+from septet.serving.grpc import GrpcLimits
+from septet.stubs import SERVICE, service_pb2, service_pb2_grpc
+from septet.wire import frames, proto
+from septet.wire.frames import Code, Setting
+from septet.wire.headers import write_headers
+from septet.wire.http2 import Connection, DataReceived
+from septet.wire.messages import enveloped
+
+ASK = write_headers(
+    [
+        (":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/ModelInfer"), (":authority", "x"),
+        ("content-type", "application/grpc"), ("te", "trailers"),
+    ]
+)  # fmt: skip
+
+
+def infer(model: str = "identity", size: int = 2, **parameters: float) -> bytes:
+    return b"".join(
+        proto.write_request(Request(model, {"INPUT0": np.zeros(size, np.float32)}, parameters=dict(parameters)))
+    )
+
+
+def raw(channel: grpc.Channel, method: str = "ModelInfer") -> Any:
+    return channel.unary_unary(f"/{SERVICE}/{method}")
+
+
+def status_of(call: Any, message: bytes, **options: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(message, timeout=10, **options)
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+@pytest.fixture
+def channel(running: Running) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(running.grpc, [("grpc.max_send_message_length", -1)]) as made:
+        yield made
+
+
+def dial(running: Running) -> socket.socket:
+    assert running.server.grpc is not None
+    return socket.create_connection((running.server.grpc.host, running.server.grpc.port), timeout=10)
+
+
+def all_of(talk: socket.socket) -> bytes:
+    got = b""
+    while part := talk.recv(65536):
+        got += part
+    return got
+
+
+@pytest.mark.parametrize(
+    "message", [b"\xff\xff", b"\x0b", b"\x3a\x7f", b"\x2a\x02\x08\x01", b"\x3a\x04abcd", infer()[:-1]]
+)
+def test_what_is_no_message_is_refused(channel: grpc.Channel, message: bytes) -> None:
+    assert status_of(raw(channel), message) == grpc.StatusCode.INVALID_ARGUMENT
+    raw(channel)(infer(), timeout=10)
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "%2e%2e", "a\\b", "a\x00b", "/etc/passwd"])
+def test_names_that_climb(running: Running, channel: grpc.Channel, name: str) -> None:
+    stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    messages = {
+        "ModelInfer": service_pb2.ModelInferRequest(model_name=name),
+        "RepositoryModelLoad": service_pb2.RepositoryModelLoadRequest(model_name=name),
+        "ModelConfig": service_pb2.ModelConfigRequest(name=name),
+    }
+    for method, message in messages.items():
+        with pytest.raises(grpc.RpcError) as caught:
+            getattr(stub, method)(message)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert running.plane.loaded == []
+
+
+def test_a_message_above_the_limit(start: Start) -> None:
+    running = start(grpc_limits=GrpcLimits(message=1 << 20))
+    with grpc.insecure_channel(running.grpc) as channel:
+        assert status_of(raw(channel), infer(size=1 << 20)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        compression = grpc.Compression.Gzip
+        assert (
+            status_of(raw(channel), infer(size=1 << 20), compression=compression)
+            == grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
+        raw(channel)(infer(), timeout=10)
+
+
+def test_procedures_that_are_not_there(channel: grpc.Channel) -> None:
+    assert status_of(raw(channel, "Nothing"), b"") == grpc.StatusCode.UNIMPLEMENTED
+    assert status_of(channel.unary_unary("/other/ModelInfer"), b"") == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_one_message_a_call(channel: grpc.Channel) -> None:
+    two = channel.stream_unary(f"/{SERVICE}/ModelInfer")
+    for messages in ([], [infer(), infer()]):
+        with pytest.raises(grpc.RpcError) as caught:
+            two(iter(messages), timeout=10)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_nothing_inside_is_told(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        raw(channel)(infer("broken"), timeout=10)
+    assert caught.value.details() == "internal error"
+
+
+def test_many_calls_at_once_and_large_ones(channel: grpc.Channel) -> None:
+    calls = [raw(channel).future(infer(size=number * 1000 + 1), timeout=30) for number in range(300)]
+    for number, call in enumerate(calls):
+        answer = service_pb2.ModelInferResponse.FromString(call.result())
+        assert len(answer.raw_output_contents[0]) == 4 * (number * 1000 + 1)
+
+
+def test_a_stream_goes_on_for_thousands_of_requests(channel: grpc.Channel) -> None:
+    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+    answers = list(stream(iter([infer(size=5000)] * 3000), timeout=60))
+    assert len(answers) == 3000
+
+
+def test_a_stream_that_asks_to_end_on_errors_does(channel: grpc.Channel) -> None:
+    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream(iter([infer("full")]), timeout=10, metadata=[("triton_grpc_error", "true")]))
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_answers_are_compressed_where_asked(start: Start) -> None:
+    running = start(grpc_limits=GrpcLimits(compression="low"))
+    with grpc.insecure_channel(running.grpc) as channel:
+        answer = raw(channel)(infer(size=10_000), timeout=10)
+        assert len(service_pb2.ModelInferResponse.FromString(answer).raw_output_contents[0]) == 40_000
+        stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        assert len(list(stream(iter([infer(size=10_000)] * 3), timeout=10))) == 3
+    message = infer(size=10_000)
+    for accepts, compressed in (("identity,gzip", True), ("identity", False)):
+        client, body = Connection(client=True), b""
+        with dial(running) as talk:
+            number = client.request(ASK + write_headers([("grpc-accept-encoding", accepts)]))
+            client.send_data(number, enveloped([message]), end=True)
+            talk.sendall(b"".join(client.take()))
+            while client.open_streams:
+                for event in client.receive(talk.recv(65536)):
+                    if isinstance(event, DataReceived):
+                        body += event.data
+        assert body[0] == compressed
+        assert (len(body) < 5000) == compressed
+
+
+def test_a_client_that_leaves_cancels_its_requests(running: Running) -> None:
+    with dial(running) as talk:
+        message = infer("slow")
+        body = b"\x00" + len(message).to_bytes(4, "big") + message
+        talk.sendall(frames.PREFACE + frames.settings({}) + frames.frame(frames.HEADERS, 4, 1, ASK))
+        talk.sendall(frames.frame(frames.DATA, frames.END_STREAM, 1, body))
+        while not running.plane.requests:
+            time.sleep(0.01)
+    assert running.plane.cancelled.wait(5)
+
+
+def test_a_cancelled_stream_cancels_all_its_requests(running: Running, channel: grpc.Channel) -> None:
+    def messages() -> Iterator[bytes]:
+        yield from [infer("slow")] * 3
+        time.sleep(30)
+
+    call = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(messages())
+    while len(running.plane.requests) < 3:
+        time.sleep(0.01)
+    call.cancel()
+    end = time.monotonic() + 5
+    while not all(request.cancelled for request in running.plane.requests):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("wire", "code"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n" + bytes(20), Code.PROTOCOL_ERROR),
+        (frames.PREFACE + frames.header(1 << 23, frames.DATA, 0, 1), Code.FRAME_SIZE_ERROR),
+        (frames.PREFACE + frames.frame(frames.PING, 0, 0, bytes(8)) * 5000, Code.ENHANCE_YOUR_CALM),
+        (
+            frames.PREFACE
+            + b"".join(
+                frames.frame(frames.HEADERS, 4, n, ASK) + frames.rst_stream(n, 8) for n in range(1, 9999, 2)
+            ),
+            Code.ENHANCE_YOUR_CALM,
+        ),
+    ],
+)
+def test_broken_connections_are_told_why_and_ended(running: Running, wire: bytes, code: Code) -> None:
+    with dial(running) as talk:
+        talk.sendall(wire)
+        try:
+            got = all_of(talk)
+        except ConnectionResetError:
+            got = b""
+        assert not got or bytes((0, 0, 0, code)) in got
+    with grpc.insecure_channel(running.grpc) as channel:
+        raw(channel)(infer(), timeout=10)
+
+
+def test_slow_and_stuck_peers_are_hung_up_on(start: Start) -> None:
+    limits = GrpcLimits(message_seconds=1.0, preface_seconds=1.0, stuck_seconds=1.0)
+    running = start(grpc_limits=limits)
+    with dial(running) as silent, dial(running) as half, dial(running) as stuck:
+        half.sendall(frames.PREFACE + frames.settings({}) + frames.frame(frames.HEADERS, 4, 1, ASK))
+        message = infer(size=100_000)
+        body = b"\x00" + len(message).to_bytes(4, "big") + message
+        stuck.sendall(frames.PREFACE + frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}))
+        stuck.sendall(frames.frame(frames.HEADERS, 4, 1, ASK) + frames.frame(frames.DATA, 1, 1, body))
+        with grpc.insecure_channel(running.grpc) as channel:
+            raw(channel)(infer(), timeout=10)
+        all_of(silent)
+        with suppress(ConnectionResetError):
+            all_of(stuck)
+        got = b""
+        while b"took too long" not in got:
+            part = half.recv(65536)
+            assert part
+            got += part
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def test_h2load_finds_no_fault(running: Running, tmp_path: Path) -> None:
+    message = infer()
+    (tmp_path / "body").write_bytes(b"\x00" + len(message).to_bytes(4, "big") + message)
+    done = subprocess.run(
+        [
+            tool("h2load"), "-n", "5000", "-c", "20", "-m", "10", "-d", str(tmp_path / "body"),
+            "-H", "content-type: application/grpc", "-H", "te: trailers",
+            f"http://{running.grpc}/{SERVICE}/ModelInfer",
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "5000 total, 5000 started, 5000 done, 5000 succeeded, 0 failed, 0 errored" in done.stdout
+
+
+def test_curl_speaks_to_it(running: Running, tmp_path: Path) -> None:
+    message = infer(size=200_000)
+    (tmp_path / "body").write_bytes(b"\x00" + len(message).to_bytes(4, "big") + message)
+    done = subprocess.run(
+        [
+            tool("curl"), "-sS", "--http2-prior-knowledge", "--data-binary", f"@{tmp_path / 'body'}",
+            "-H", "content-type: application/grpc", "-H", "te: trailers", "-o", str(tmp_path / "answer"),
+            "-D", "-", f"http://{running.grpc}/{SERVICE}/ModelInfer",
+        ],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "grpc-status: 0" in done.stdout
+    answer = (tmp_path / "answer").read_bytes()
+    assert len(service_pb2.ModelInferResponse.FromString(answer[5:]).raw_output_contents[0]) == 800_000
+    plain = [
+        tool("curl"),
+        "-sS",
+        "--http2-prior-knowledge",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        f"http://{running.grpc}/",
+    ]
+    assert subprocess.run(plain, capture_output=True, text=True, timeout=60, check=True).stdout == "415"
+
+
+def test_many_connections_hang_up_mid_call(running: Running) -> None:
+    for size in range(0, 200, 7):
+        with dial(running) as talk:
+            talk.sendall((frames.PREFACE + frames.settings({}) + frames.frame(frames.HEADERS, 4, 1, ASK))[:size])
+    with grpc.insecure_channel(running.grpc) as channel:
+        raw(channel)(infer(), timeout=10)

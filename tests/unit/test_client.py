@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client, synchronous and asynchronous, over HTTP, gRPC and shared memory."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fake_plane import FREE, FakePlane, Running
+from septet.client import AsyncClient, Client
+from septet.errors import Refused, Status, Unreachable, UsageError
+from septet.request import Wanted
+from septet.serving.server import Server, Settings
+from septet.wire.shm import FOLDER
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    plane, ready = FakePlane(), threading.Event()
+    server = Server(plane, Settings(FREE, FREE, None, exit_seconds=2.0))
+    thread = threading.Thread(target=server.run, args=(ready.set,))
+    thread.start()
+    assert ready.wait(10)
+    yield Running(plane, server)
+    server.stop()
+    thread.join(10)
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(running: Running, request: pytest.FixtureRequest) -> str:
+    return f"{request.param}://{running.http if request.param == 'http' else running.grpc}"
+
+
+ARRAYS = [
+    np.arange(6, dtype=np.float32).reshape(2, 3),
+    np.array([b"a", b""], np.object_),
+    np.random.default_rng(0).normal(size=3_000_000),
+]
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=["small", "bytes", "24 MB"])
+def test_infer(url: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
+    with Client(url) as client:
+        for _ in range(2):
+            outputs = client.infer("identity", {"INPUT0": array}, request_id="1", parameters={"a": 1})
+            np.testing.assert_array_equal(outputs["OUTPUT0"], array)
+        scores = client.infer("scores", {"INPUT0": array[:1]}, outputs=[Wanted("SCORES", classes=1)])
+        assert scores["SCORES"].tolist() == [[b"0.700000:1:dog"]]
+
+
+def test_everything_else(url: str, running: Running) -> None:
+    with Client(url) as client:
+        assert client.live()
+        assert client.ready()
+        assert client.ready("identity")
+        assert not client.ready("nobody")
+        assert client.metadata()["name"] == "septet"
+        assert client.metadata("identity")["inputs"][0]["datatype"] == "FP32"
+        assert client.statistics("identity")[0]["name"] == "identity"
+        running.plane.retire()
+        assert not client.ready()
+
+
+def test_refusals_have_words_and_status(url: str) -> None:
+    with Client(url) as client:
+        for model, status in (("full", Status.UNAVAILABLE), ("broken", Status.INTERNAL)):
+            with pytest.raises(Refused) as caught:
+                client.infer(model, {"INPUT0": ARRAYS[0]})
+            assert caught.value.status is status
+        assert "internal error" in str(caught.value)
+        assert client.live()
+
+
+def test_shared_memory(url: str, running: Running) -> None:
+    before = set(FOLDER.iterdir())
+    array = np.arange(1000, dtype=np.int64)
+    with Client(url) as client:
+        shared = client.share(20_000)
+        for _ in range(3):
+            shared.clear()
+            placed = {"INPUT0": shared.put(array)}
+            wanted = [shared.leave("OUTPUT0", array.nbytes)]
+            outputs = client.infer("identity", {}, placed=placed, outputs=wanted, shared=shared)
+            np.testing.assert_array_equal(outputs["OUTPUT0"], array)
+        with pytest.raises(UsageError, match="no room"):
+            shared.put(np.zeros(10_000))
+        client.unshare(shared)
+        assert running.plane.regions.status() == []
+        with pytest.raises(Refused):
+            client.infer("identity", {}, placed=placed)
+    assert set(FOLDER.iterdir()) == before
+
+
+def test_a_connection_that_was_closed_is_made_anew(url: str, running: Running) -> None:
+    with Client(url) as client:
+        assert client.live()
+        assert client._socket is not None
+        client._socket.shutdown(2)
+        outputs = client.infer("identity", {"INPUT0": ARRAYS[0]})
+        np.testing.assert_array_equal(outputs["OUTPUT0"], ARRAYS[0])
+
+
+def test_nobody_there_and_no_answer(url: str) -> None:
+    with Client(url.split("://")[0] + "://127.0.0.1:1") as client:
+        assert not client.live()
+        with pytest.raises(Unreachable, match="refused"):
+            client.metadata()
+    with Client(url, seconds=0.3) as client, pytest.raises((Unreachable, Refused)):
+        client.infer("slow", {"INPUT0": ARRAYS[0]})
+
+
+@pytest.mark.parametrize("wrong", ["localhost:8000", "ftp://x", "http://", "http://x:99999999", "http://x/v2"])
+def test_addresses_that_are_none(wrong: str) -> None:
+    with pytest.raises(UsageError):
+        Client(wrong)
+
+
+def test_many_calls_side_by_side(url: str) -> None:
+    async def ask() -> None:
+        async with AsyncClient(url, connections=8) as client:
+            assert await client.ready()
+            arrays = [np.full(100 + number, number, np.float32) for number in range(300)]
+            answers = await asyncio.gather(*(client.infer("identity", {"INPUT0": array}) for array in arrays))
+            for array, outputs in zip(arrays, answers, strict=True):
+                np.testing.assert_array_equal(outputs["OUTPUT0"], array)
+            with pytest.raises(Refused):
+                await client.infer("full", {"INPUT0": arrays[0]})
+            assert (await client.metadata())["name"] == "septet"
+            shared = await client.share(1000)
+            placed = {"INPUT0": shared.put(arrays[0])}
+            outputs = await client.infer("identity", {}, placed=placed, shared=shared)
+            np.testing.assert_array_equal(outputs["OUTPUT0"], arrays[0])
+            await client.unshare(shared)
+
+    asyncio.run(ask())
+
+
+def test_a_call_that_is_cancelled_is_cancelled_at_the_server(url: str, running: Running) -> None:
+    async def ask() -> None:
+        async with AsyncClient(url) as client:
+            task = asyncio.ensure_future(client.infer("slow", {"INPUT0": ARRAYS[0]}))
+            while not running.plane.requests:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await client.live()
+
+    asyncio.run(ask())
+    assert running.plane.cancelled.wait(5)
+
+
+def test_an_asynchronous_client_finds_nobody(url: str) -> None:
+    async def ask() -> None:
+        async with AsyncClient(url.split("://")[0] + "://127.0.0.1:1") as client:
+            assert not await client.live()
+        async with AsyncClient(url, seconds=0.3) as client:
+            begun = time.monotonic()
+            with pytest.raises((Unreachable, Refused)):
+                await client.infer("slow", {"INPUT0": ARRAYS[0]})
+            assert time.monotonic() - begun < 3
+
+    asyncio.run(ask())
+
+
+def test_nothing_is_left_in_shared_memory(tmp_path: Path) -> None:
+    assert not [path for path in FOLDER.iterdir() if path.name.startswith("client-")]
