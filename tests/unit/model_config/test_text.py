@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,18 +27,18 @@ input [
   }
 ]
 output { name: "o" data_type: TYPE_BF16 dims: 5 label_filename: "labels.txt" }
-batch_input { kind: BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO target_name: "i" data_type: TYPE_INT32 source_input: "a" }
+batch_input { kind: BATCH_ITEM_SHAPE target_name: "i" data_type: TYPE_INT32 source_input: "a" }
 instance_group [ { count: 2 kind: KIND_CPU host_policy: "h" secondary_devices { device_id: 3 } } ]
 dynamic_batching {
   preferred_batch_size: [4, 8]
   max_queue_delay_microseconds: 100
   priority_levels: 2
   default_priority_level: 2
-  priority_queue_policy { key: 1 value { timeout_action: DELAY default_timeout_microseconds: 7 max_queue_size: 4 } }
+  priority_queue_policy { key: 1 value { timeout_action: DELAY max_queue_size: 4 } }
 }
 parameters { key: "k" value { string_value: "v" } }
 metric_tags { key: "t" value: "u" }
-model_warmup { name: "w" batch_size: 2 inputs { key: "a" value { data_type: TYPE_FP32 dims: [3, 8, 2] zero_data: true } } }
+model_warmup { batch_size: 2 inputs { key: "a" value { data_type: TYPE_FP32 dims: [3] zero_data: true } } }
 model_transaction_policy { decoupled: true }
 optimization { graph { level: 1 } cuda { graphs: true } }
 """
@@ -106,10 +108,8 @@ def test_a_field_is_found_at_its_line(field: str, line: int | None) -> None:
 
 @given(st.text(max_size=200))
 def test_no_text_does_worse_than_being_refused(text: str) -> None:
-    try:
+    with suppress(ConfigInvalid):
         assert isinstance(parse(text), ModelConfig)
-    except ConfigInvalid:
-        pass
     line_of(text, "input[0].dims")
 
 

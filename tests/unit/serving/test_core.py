@@ -195,7 +195,7 @@ def test_a_failed_reload_leaves_the_old_version_serving(open_: Open, root: Path)
     path = scale(root, 2)
     core = open_(control="explicit", startup=["scale"])
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(LoadFailed, match="scale/1/model.onnx: .*corrupt or truncated") as caught:
+    with pytest.raises(LoadFailed, match=r"scale/1/model\.onnx: .*corrupt or truncated") as caught:
         core.load("scale", {})
     assert str(root) not in str(caught.value)
     assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
