@@ -41,7 +41,7 @@ class Bed:
 
     def put(self, id_: str, size: int = 1, key: object = None, **parameters: int) -> Pending:
         request = Request("m", {}, id=id_, parameters=dict(parameters))
-        pending = Pending(request, Answers(), "1", size, key)  # type: ignore[arg-type]
+        pending = Pending(request, Answers(), "1", size, key)
         self.scheduler.enqueue(pending)
         return pending
 
