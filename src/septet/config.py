@@ -22,9 +22,13 @@ class EngineConfig:
     ``http://HOST:PORT/MODEL``, ``grpc://…``, and ``http+shm://…`` or ``grpc+shm://…`` through shared memory.
     `streams` is how many calls of `infer` run side by side; the threads are divided among them. One
     stream of all threads answers soonest, several streams isolate better at the same throughput.
+    `inputs` and `outputs` are what the tensors are to be called, in order, where the file has several
+    names for one, or none.
     """
 
     precision: str = "f32"
     threads: int | None = None
     streams: int = 1
     url: str = ""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()

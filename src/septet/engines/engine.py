@@ -25,6 +25,11 @@ ENGINES: dict[str, str] = {
 REMOTE = "septet.engines.remote:RemoteEngine"
 """The class for a name that is an address, with ``://`` in it."""
 
+SERVED_ONLY: dict[str, str] = {
+    "torch": "septet.engines.torch:TorchEngine",
+}
+"""Engines that read no ONNX file, and so run none of the networks; models are served with them."""
+
 
 class Engine(ABC):
     """A loaded network.
@@ -39,6 +44,9 @@ class Engine(ABC):
 
     remote: ClassVar[bool] = False
     """Whether it computes elsewhere, and so takes none of this machine's threads."""
+
+    names_tensors: ClassVar[bool] = True
+    """Whether its files say what goes in and out; if not, `EngineConfig` must, and shapes are not checked."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -94,9 +102,10 @@ def engine_class(name: str) -> type[Engine]:
     """The class of the engine called `name`. Raises UnknownEngine, EngineUnavailable (package not installed)."""
     if is_address(name):
         return _resolved(name, REMOTE)
-    if name not in ENGINES:
+    where = ENGINES.get(name) or SERVED_ONLY.get(name)
+    if where is None:
         raise UnknownEngine(f"no engine is called {name!r}; there are: {', '.join(ENGINES)}")
-    return _resolved(name, ENGINES[name])
+    return _resolved(name, where)
 
 
 def is_address(name: str) -> bool:

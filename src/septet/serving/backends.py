@@ -55,7 +55,12 @@ def open_engine(config: ModelConfig, path: Path | None, partition: Partition) ->
     `Engine.load` raises.
     """
     name = ENGINES[backend_of(config)]
-    settings = EngineConfig(_precision(config, path), _threads(config, partition))
+    settings = EngineConfig(
+        _precision(config, path),
+        _threads(config, partition),
+        inputs=tuple(each.name for each in config.input),
+        outputs=tuple(each.name for each in config.output),
+    )
     if name == "null" and config.input:
         return echo_engine(config)
     return load(name, path, settings, partition)

@@ -98,11 +98,12 @@ class Loader:
         shares = self._shares(config)
         engine = open_engine(config, path, shares[0])
         try:
-            if self._auto_complete:
+            if self._auto_complete and engine.names_tensors:
                 config = from_file(config, engine.inputs, engine.outputs)
             config = defaults(config, path.name if path else "")
             require(config, text)
-            require_match(config, engine.inputs, engine.outputs)
+            if engine.names_tensors:
+                require_match(config, engine.inputs, engine.outputs)
         except BaseException:
             engine.close()
             raise
