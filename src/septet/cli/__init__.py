@@ -19,6 +19,7 @@ COMMANDS = {
     "networks": "septet.cli.networks:networks",
     "fetch": "septet.cli.fetch:fetch",
     "rules": "septet.cli.rules:rules",
+    "models": "septet.cli.models:models",
     "report": "septet.cli.report:report",
     "doctor": "septet.cli.doctor:doctor",
 }

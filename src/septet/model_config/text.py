@@ -32,6 +32,8 @@ def parse(text: str, source: str = "config.pbtxt") -> ModelConfig:
 def parse_json(text: str, source: str = "the configuration given") -> ModelConfig:
     """Read the JSON form of a configuration. Raises ConfigInvalid."""
     message = model_config_pb2.ModelConfig()
+    if not text.lstrip().startswith("{"):
+        raise ConfigInvalid(f"{source}: not a JSON object")
     try:
         json_format.Parse(text, message)
     except (json_format.ParseError, ValueError, RecursionError) as error:

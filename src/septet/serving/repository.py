@@ -54,6 +54,7 @@ class Repository:
         self._answering: dict[tuple[str, str], Served] = {}
         self._overrides: dict[str, Override] = {}
         self._stamps: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
         self._table = threading.RLock()
         self._loading: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._ending: list[threading.Thread] = []
@@ -90,7 +91,8 @@ class Repository:
             for name in sorted({*self.names(), *self._records}):
                 records = self._records.get(name, {})
                 if not records and not ready:
-                    lines.append(Listed(name))
+                    reason = self._refused.get(name, "")
+                    lines.append(Listed(name, "", State.UNAVAILABLE.value if reason else "", reason))
                 for version, record in sorted(records.items()):
                     line = _listed(name, version, record)
                     if line.state == "READY" or not ready:
@@ -101,7 +103,7 @@ class Repository:
         """Whether every model that was asked for can answer."""
         with self._table:
             records = [record for each in self._records.values() for record in each.values()]
-        return all(
+        return not self._refused and all(
             record.served.ready
             if record.served is not None
             else record.state is not State.UNAVAILABLE or record.reason == _UNLOADED
@@ -123,6 +125,7 @@ class Repository:
             except SeptetError as error:
                 self._refuse(name, error)
                 raise LoadFailed(f"failed to load '{name}': {error}") from error
+            self._refused.pop(name, None)
             self._load(source, versions)
             self._stamps[name] = stamp
             self._keep(name, override)
@@ -132,6 +135,7 @@ class Repository:
         require_name(name)
         with self._loading[name]:
             self._stamps.pop(name, None)
+            self._refused.pop(name, None)
             with self._table:
                 records = self._records.get(name, {})
                 ended = {version: record.served for version, record in records.items()}
@@ -173,7 +177,7 @@ class Repository:
             try:
                 loaded[version] = self._loader.load(source, version)
             except SeptetError as error:
-                failed[version] = error
+                failed[version] = LoadFailed(str(error).replace(str(source.folder.resolve()), name))
             except Exception:
                 _LOG.exception("'%s', version %d, did not load", name, version)
                 failed[version] = LoadFailed("internal error")
@@ -246,11 +250,10 @@ class Repository:
         self._answering = table
 
     def _refuse(self, name: str, error: SeptetError) -> None:
-        """Note why a model that was never loaded is not there."""
+        """Note why a model is not there, of which not even the versions are known."""
         with self._table:
-            for record in self._records.get(name, {}).values():
-                if record.served is None:
-                    record.reason = str(error)
+            if not self.versions(name):
+                self._refused[name] = str(error)
 
     def _keep(self, name: str, override: Override | None) -> None:
         """Hold on to the files that a model was loaded from."""
@@ -283,6 +286,8 @@ class Repository:
             return RequestInvalid(f"a version is a number, not '{version[:40]}'")
         with self._table:
             records = self._records.get(name)
+            if records is None and name in self._refused:
+                return ModelNotReady(f"'{name}' is UNAVAILABLE: {self._refused[name]}")
             if records is None:
                 return ModelUnknown(f"Request for unknown model: '{name}' is not found")
             if version and int(version) not in records:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that is wrong with a repository, found without serving it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from septet.errors import SeptetError
+from septet.model_config.config import ModelConfig
+from septet.model_config.platform import backend_of
+from septet.model_config.rules import faults, located
+from septet.serving.backends import find_file, guess_backend
+from septet.serving.complete import defaults
+from septet.serving.expiry import Expiry
+from septet.serving.loader import CONFIG, Loader, Source
+from septet.serving.process.questions import Server
+from septet.serving.storage import LocalStorage, inside
+
+_COMPLETED = ("input", "output")
+"""Fields that the model's file completes: their absence is no fault by itself."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model: the versions that would be served, and what is wrong, each a line."""
+
+    name: str
+    backend: str
+    versions: tuple[int, ...]
+    faults: tuple[str, ...]
+
+
+def check(folder: Path, *, load: bool) -> Iterator[Checked]:
+    """Look at every model in `folder`; with `load`, load each, which finds whatever only an engine finds."""
+    storage = LocalStorage(folder)
+    for name in storage.names():
+        try:
+            source = Source(name, storage.folder(name))
+            config, text = source.config()
+            versions = source.versions(config)
+        except SeptetError as error:
+            yield Checked(name, "", (), (_named(name, str(error)),))
+            continue
+        yield _check(source, config, text, versions, load=load)
+
+
+def _check(source: Source, config: ModelConfig, text: str, versions: list[int], *, load: bool) -> Checked:
+    found: list[str] = []
+    for version in versions:
+        try:
+            where = inside(source.folder / str(version), source.folder)
+            if not (config.backend or config.platform):
+                config = replace(config, backend=guess_backend(where))
+            path = find_file(config, where)
+            if path is not None:
+                inside(path, source.folder)
+        except SeptetError as error:
+            found.append(str(error))
+    found += [
+        _named(source.name, located(fault, text, CONFIG))
+        for fault in faults(defaults(config))
+        if not (fault.field in _COMPLETED and not getattr(config, fault.field))
+        and not ("not said" in fault.text and fault.field.endswith("data_type"))
+        and not (fault.field.endswith("dims") and "needs dims" in fault.text)
+    ]
+    if load and not found:
+        found += _load(source, versions)
+    return Checked(source.name, backend_of(config), tuple(versions), tuple(found))
+
+
+def _load(source: Source, versions: list[int]) -> list[str]:
+    expiry = Expiry()
+    loader = Loader(expiry, Server(lambda request, answer: None, lambda model, version: False))
+    found = []
+    for version in versions:
+        try:
+            loader.load(source, version).close()
+        except SeptetError as error:
+            found.append(_named(source.name, str(error)))
+    expiry.close()
+    return found
+
+
+def _named(name: str, text: str) -> str:
+    return f"{name}/{text}" if text.startswith(CONFIG) else text

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server without its doors: what it serves, what it refuses, and what survives a fault."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models_made import pair_model
+from septet.errors import (
+    ControlDisabled,
+    Forbidden,
+    LoadFailed,
+    ModelNotReady,
+    ModelUnknown,
+    QueueFull,
+    RequestInvalid,
+    SeptetError,
+    Unsupported,
+    UsageError,
+    VersionUnknown,
+)
+from septet.request import Request
+from septet.serving.core import Core
+from septet.wire.shm import Regions
+from serving_made import IDENTITY, Answers, ask, model, onnx_file, row, until
+
+Open = Callable[..., Core]
+
+
+@pytest.fixture
+def open_(tmp_path: Path) -> Iterator[Open]:
+    """Start a core over ``tmp_path/models``; all are closed at the end."""
+    cores: list[Core] = []
+    (tmp_path / "models").mkdir()
+
+    def start(**settings: object) -> Core:
+        cores.append(Core([tmp_path / "models"], regions=Regions(), **settings))  # type: ignore[arg-type]
+        cores[-1].start()
+        return cores[-1]
+
+    yield start
+    for core in cores:
+        core.close(10)
+
+
+@pytest.fixture
+def root(tmp_path: Path, open_: Open) -> Path:
+    return tmp_path / "models"
+
+
+def scale(root: Path, factor: float, version: int = 1, name: str = "scale") -> Path:
+    return onnx_file(root / name / str(version) / "model.onnx", factor)
+
+
+def test_a_model_without_configuration_is_served_as_its_file_is(open_: Open, root: Path) -> None:
+    scale(root, 3)
+    core = open_()
+    assert (core.live(), core.ready(), core.model_ready("scale")) == (True, True, True)
+    answer = ask(core, "scale", {"x": row(2, 3)}, id="7")
+    assert answer.error is None
+    assert (answer.model, answer.version, answer.id, answer.final) == ("scale", "1", "7", True)
+    assert np.array_equal(answer.outputs["y"], row(6, 3))
+    config = core.model_config("scale")
+    assert (config.max_batch_size, config.platform, config.backend) == (4, "onnxruntime_onnx", "onnxruntime")
+    assert list(config.dynamic_batching.preferred_batch_size) == [4]
+    assert list(config.input[0].dims) == [4]
+    assert core.model_metadata("scale") == {
+        "name": "scale",
+        "versions": ["1"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}],
+    }
+
+
+def test_a_file_of_fixed_batch_is_served_without_a_batch_dimension(open_: Open, root: Path) -> None:
+    onnx_file(root / "fixed" / "1" / "model.onnx", batch=2)
+    core = open_()
+    assert core.model_config("fixed").max_batch_size == 0
+    assert core.model_metadata("fixed")["inputs"][0]["shape"] == [2, 4]
+    assert np.array_equal(ask(core, "fixed", {"x": row(1, 2)}).outputs["y"], row(2, 2))
+
+
+def test_a_partial_configuration_is_completed_and_what_it_says_stays(open_: Open, root: Path) -> None:
+    model(root, "pair", 'max_batch_size: 16\ninput { name: "ids" } input { name: "mask" dims: 5 }')
+    pair_model(root / "pair" / "1" / "model.onnx")
+    config = open_().model_config("pair")
+    assert config.max_batch_size == 16
+    assert [list(each.dims) for each in config.input] == [[-1], [5]]
+    assert not config.HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ('input { name: "q" data_type: TYPE_FP32 dims: 4 }', r"input\[0\].*no input 'q'; it has 'x'"),
+        ('input { name: "x" data_type: TYPE_INT8 dims: 4 }', r"input\[0\].*TYPE_INT8.*TYPE_FP32"),
+        ('max_batch_size: 2 input { name: "x" dims: [4, 4] }', r"input\[0\].*\[-1, 4, 4\]"),
+        ('max_batch_size: 2 input { name: "x" dims: 5 }', r"input\[0\].*\[-1, 5\]"),
+        ('name: "other"', "not the folder's name"),
+        ("max_batch: 3", "line 1: ModelConfig has no field 'max_batch'"),
+        ('backend: "tensorrt"', "no backend is called 'tensorrt'"),
+        ('backend: "python"', "has no file model.py"),
+        ("version_policy { specific { versions: 4 } }", "no version to serve"),
+        ('parameters { key: "intra_op_thread_count" value { string_value: "many" } }', "intra_op_thread_count"),
+        ('output { name: "y" dims: 4 label_filename: "../x" }', "not a path inside"),
+    ],
+)
+def test_a_wrong_configuration_is_told(open_: Open, root: Path, config: str, words: str) -> None:
+    scale(root, 2)
+    (root / "scale" / "config.pbtxt").write_text(config)
+    with pytest.raises(LoadFailed, match=words):
+        open_()
+    core = open_(exit_on_error=False)
+    assert not core.ready()
+    [line] = core.index(False)
+    assert line["state"] == "UNAVAILABLE"
+    assert isinstance(ask(core, "scale", {"x": row(1)}).error, ModelNotReady | ModelUnknown)
+
+
+def test_concurrent_requests_share_batches_and_each_gets_its_own(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    (root / "scale" / "config.pbtxt").write_text(
+        "max_batch_size: 8 dynamic_batching { max_queue_delay_microseconds: 50000 }"
+    )
+    core, answers = open_(), Answers()
+    for number in range(16):
+        core.submit(Request("scale", {"x": row(number)}, id=str(number)), answers)
+    for response in answers.wait(16):
+        assert np.array_equal(response.outputs["y"], row(2 * int(response.id)))
+    [counts] = core.statistics("scale")
+    assert counts["inference_count"] == 16
+    assert counts["execution_count"] == 2
+    assert [(each["batch_size"], each["compute_infer"]["count"]) for each in counts["batch_stats"]] == [(8, 2)]
+    assert counts["inference_stats"]["success"]["count"] == 16
+    text = core.metrics_text()
+    assert 'nv_inference_count{model="scale",version="1"} 16' in text
+    assert 'nv_inference_exec_count{model="scale",version="1"} 2' in text
+    assert 'septet_batch_executions_total{model="scale",version="1",batch_size="8"} 2' in text
+    assert 'septet_request_duration_us_count{model="scale",version="1"} 16' in text
+
+
+def test_unknown_names_are_refused_and_make_no_series(open_: Open, root: Path) -> None:
+    model(root, "identity", IDENTITY)
+    core = open_()
+    for name, kind in (("nobody", ModelUnknown), ("../identity", RequestInvalid), ("a\\b", RequestInvalid)):
+        assert isinstance(ask(core, name, {"x": row(1)}).error, kind)
+    assert isinstance(ask(core, "identity", {"x": row(1)}, version="9").error, VersionUnknown)
+    assert isinstance(ask(core, "identity", {"x": row(1)}, version="9x").error, RequestInvalid)
+    text = core.metrics_text()
+    assert "nobody" not in text
+    assert 'version="9' not in text
+
+
+@pytest.mark.parametrize("name", ["../x", "%2e%2e", "%252e%252e", "a\\b", "a\0b", "/etc", "", ".", "..", "a/b"])
+def test_a_name_that_leads_elsewhere_is_refused_everywhere(open_: Open, root: Path, name: str) -> None:
+    core = open_(control="explicit")
+    for call in (
+        lambda: core.load(name, {}),
+        lambda: core.unload(name, False),
+        lambda: core.model_metadata(name),
+        lambda: core.statistics(name or "."),
+    ):
+        with pytest.raises(RequestInvalid):
+            call()
+
+
+def test_queue_full_is_told_and_counted(open_: Open, root: Path) -> None:
+    held = "dynamic_batching { max_queue_delay_microseconds: 300000 default_queue_policy { max_queue_size: 3 } }"
+    model(root, "identity", IDENTITY + held)
+    core, answers = open_(), Answers()
+    for _ in range(5):
+        core.submit(Request("identity", {"x": row(1)}), answers)
+    errors = [response.error for response in answers.wait(5) if response.error]
+    assert [type(error) for error in errors] == [QueueFull] * 2
+    assert 'request_failure{model="identity",version="1",reason="REJECTED"} 2' in core.metrics_text()
+
+
+def test_the_highest_version_answers_unless_one_is_asked_for(open_: Open, root: Path) -> None:
+    scale(root, 2, 1)
+    scale(root, 3, 2)
+    scale(root, 10, 10)
+    (root / "scale" / "config.pbtxt").write_text("version_policy { specific { versions: [1, 2] } }")
+    core = open_()
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 3
+    assert ask(core, "scale", {"x": row(1)}, version="1").outputs["y"][0, 0] == 2
+    assert isinstance(ask(core, "scale", {"x": row(1)}, version="10").error, VersionUnknown)
+    assert core.model_metadata("scale")["versions"] == ["1", "2"]
+
+
+def test_a_failed_reload_leaves_the_old_version_serving(open_: Open, root: Path) -> None:
+    path = scale(root, 2)
+    core = open_(control="explicit", startup=["scale"])
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(LoadFailed, match=r"scale/1/model\.onnx: .*corrupt or truncated") as caught:
+        core.load("scale", {})
+    assert str(root) not in str(caught.value)
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
+    assert core.ready()
+    scale(root, 5)
+    core.load("scale", {})
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 5
+
+
+def test_unloading_refuses_what_is_new_and_loading_again_serves(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    core = open_(control="explicit", startup=["*"])
+    core.unload("scale", False)
+    assert isinstance(ask(core, "scale", {"x": row(1)}).error, ModelNotReady)
+    assert not core.model_ready("scale")
+    until(lambda: core.index(False)[0]["state"] == "UNAVAILABLE")
+    assert core.ready()
+    core.load("scale", {})
+    assert ask(core, "scale", {"x": row(1)}).error is None
+    core.unload("never-there", False)
+    with pytest.raises(LoadFailed, match="no repository has a model 'never-there'"):
+        core.load("never-there", {})
+
+
+def test_a_hundred_reloads_under_load_drop_nothing(open_: Open, root: Path) -> None:
+    model(root, "identity", IDENTITY + "dynamic_batching { }")
+    core = open_(control="explicit", startup=["identity"])
+    answers, sent, stop = Answers(), [0], threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            core.submit(Request("identity", {"x": row(1)}), answers)
+            sent[0] += 1
+            if sent[0] % 16 == 0:
+                answers.wait(sent[0] - 8)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    for _ in range(100):
+        core.load("identity", {})
+    stop.set()
+    thread.join()
+    assert [response.error for response in answers.wait(sent[0]) if response.error] == []
+    assert len(answers.responses) == sent[0]
+    until(lambda: threading.active_count() < 20)
+
+
+def test_a_model_can_come_with_the_request_that_loads_it(open_: Open, root: Path, tmp_path: Path) -> None:
+    scale(root, 2)
+    core = open_(control="explicit", startup=["scale"])
+    content = onnx_file(tmp_path / "other.onnx", 7).read_bytes()
+    config = '{"backend": "onnxruntime", "max_batch_size": 2}'
+    core.load("scale", {"config": config, "file:1/model.onnx": content})
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 7
+    assert core.model_config("scale").max_batch_size == 2
+    core.load("scale", {"config": '{"max_batch_size": 3}'})
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
+    assert core.model_config("scale").max_batch_size == 3
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"config": "{}", "file:1/../../x": b""},
+        {"config": "{}", "file:/etc/x": b""},
+        {"config": "{}", "file:..\\x": b""},
+        {"config": "{}", "file:%2e%2e/x": b""},
+        {"config": "{}", "file:": b""},
+        {"config": "{}", "file:1/a\0b": b""},
+        {"file:1/model.onnx": b""},
+        {"config": "{}", "file:1/model.onnx": 3},
+        {"config": 3},
+        {"config": '{"nope": 1}'},
+    ],
+)
+def test_a_load_that_leads_elsewhere_or_is_nonsense_is_refused(
+    open_: Open, root: Path, parameters: dict[str, str | bytes | int]
+) -> None:
+    scale(root, 2)
+    core = open_(control="explicit", startup=["scale"])
+    with pytest.raises(SeptetError) as caught:
+        core.load("scale", parameters)
+    assert caught.value.status.http == 400
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
+
+
+def test_links_that_lead_out_of_the_repository_are_not_followed(open_: Open, root: Path, tmp_path: Path) -> None:
+    outside = onnx_file(tmp_path / "outside" / "1" / "model.onnx")
+    (root / "whole").symlink_to(outside.parent.parent)
+    (root / "version").mkdir()
+    (root / "version" / "1").symlink_to(outside.parent)
+    (root / "file" / "1").mkdir(parents=True)
+    (root / "file" / "1" / "model.onnx").symlink_to(outside)
+    core = open_(exit_on_error=False)
+    for name in ("whole", "version", "file"):
+        assert ask(core, name, {"x": row(1)}).error is not None
+        assert not core.model_ready(name) if name != "whole" else True
+    assert str(tmp_path) not in str(core.index(False))
+
+
+def test_two_repositories_serve_as_one_and_a_name_twice_is_an_error(
+    open_: Open, root: Path, tmp_path: Path
+) -> None:
+    scale(root, 2)
+    other = tmp_path / "other"
+    scale(other, 3, name="second")
+    core = Core([root, other], regions=Regions())
+    core.start()
+    assert ask(core, "second", {"x": row(1)}).outputs["y"][0, 0] == 3
+    core.close(5)
+    scale(other, 3)
+    with pytest.raises(LoadFailed, match="2 repositories have a model 'scale'"):
+        Core([root, other], regions=Regions()).start()
+
+
+def test_polling_loads_what_is_new_and_changed_and_unloads_what_is_gone(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    core = open_(control="poll", poll_seconds=0.05)
+    model(root, "identity", IDENTITY)
+    until(lambda: core.model_ready("identity") if "identity" in str(core.index(True)) else False)
+    scale(root, 9)
+    until(lambda: ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 9)
+    (root / "identity").rename(root.parent / "gone")
+    until(lambda: isinstance(ask(core, "identity", {"x": row(1)}).error, ModelNotReady))
+    with pytest.raises(ControlDisabled):
+        core.load("scale", {})
+
+
+def test_models_are_loaded_and_unloaded_by_request_only_where_that_is_said(open_: Open, root: Path) -> None:
+    core = open_()
+    with pytest.raises(ControlDisabled):
+        core.load("x", {})
+    with pytest.raises(ControlDisabled):
+        core.unload("x", True)
+    with pytest.raises(UsageError):
+        Core([root], regions=Regions(), control="sometimes")
+    with pytest.raises(UsageError):
+        Core([root], regions=Regions(), startup=["x"])
+
+
+def test_warm_up_runs_before_a_model_is_ready_and_is_not_counted(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    warm = """
+    max_batch_size: 4
+    model_warmup { name: "z" batch_size: 4
+      inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } }
+    model_warmup { name: "r" batch_size: 1 count: 3
+      inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 random_data: true } } }
+    model_warmup { name: "f" batch_size: 1
+      inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 input_data_file: "x.bin" } } }
+    """
+    (root / "scale" / "config.pbtxt").write_text(warm)
+    with pytest.raises(LoadFailed, match=r"x\.bin"):
+        open_()
+    (root / "scale" / "warmup").mkdir()
+    (root / "scale" / "warmup" / "x.bin").write_bytes(row(1).tobytes())
+    assert open_().statistics("scale")[0]["execution_count"] == 0
+
+
+def test_several_instances_share_the_work_and_answers_stay_right(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    (root / "scale" / "config.pbtxt").write_text(
+        "max_batch_size: 2 instance_group { count: 3 } dynamic_batching { }"
+    )
+    core, answers = open_(), Answers()
+    for number in range(200):
+        core.submit(Request("scale", {"x": row(number)}, id=str(number)), answers)
+    for response in answers.wait(200):
+        assert np.array_equal(response.outputs["y"], row(2 * int(response.id)))
+
+
+def test_labels_and_the_one_input_of_a_raw_request(open_: Open, root: Path) -> None:
+    labels = 'output { name: "y" data_type: TYPE_FP32 dims: 4 label_filename: "labels.txt" }'
+    text = IDENTITY.replace('output { name: "y" data_type: TYPE_FP32 dims: 4 }', labels)
+    model(root, "identity", text, {"labels.txt": "cat\ndog\n\nowl\n"})
+    model(root, "pair", None)
+    pair_model(root / "pair" / "1" / "model.onnx")
+    core = open_()
+    assert core.labels("identity", "", "y") == ("cat", "dog", "owl")
+    assert core.labels("identity", "1", "other") == ()
+    assert core.raw_input("identity", "").shape == (None, 4)
+    with pytest.raises(RequestInvalid, match="has 2"):
+        core.raw_input("pair", "")
+
+
+def test_nothing_is_written_where_the_network_says(open_: Open, root: Path) -> None:
+    core = open_()
+    with pytest.raises(Forbidden):
+        core.log_settings({"log_file": "/tmp/x"})
+    with pytest.raises(Forbidden):
+        core.trace_settings("", {"trace_file": ["/tmp/x"]})
+    with pytest.raises(Unsupported):
+        core.trace_settings("", {"trace_level": ["TIMESTAMPS"]})
+    with pytest.raises(RequestInvalid):
+        core.log_settings({"log_info": "yes"})
+    assert core.trace_settings()["trace_level"] == ["OFF"]
+    assert core.log_settings({"log_verbose_level": 0})["log_info"] is True
+
+
+def test_closing_finishes_what_waits_and_refuses_what_comes(open_: Open, root: Path) -> None:
+    model(root, "identity", IDENTITY + "dynamic_batching { max_queue_delay_microseconds: 200000 }")
+    core, answers = open_(), Answers()
+    core.submit(Request("identity", {"x": row(1)}), answers)
+    core.retire()
+    assert not core.ready()
+    core.submit(Request("identity", {"x": row(1)}), answers)
+    core.close(10)
+    assert [response.error for response in answers.wait(2)] == [None, None]
+    assert ask(core, "identity", {"x": row(1)}).error is not None
+    assert not core.live()

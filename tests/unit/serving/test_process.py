@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Python models in processes of their own: Triton's interface, and every way of dying."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from septet.errors import InferenceFailed, InstanceCrashed, LoadFailed, ModelFailed, ModelNotReady, Status
+from septet.request import Request, Wanted
+from septet.serving.core import Core
+from septet.wire.shm import Regions
+from serving_made import Answers, ask, model, onnx_file, row, until
+
+CONFIG = """
+backend: "python"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 4 }
+output { name: "y" data_type: TYPE_FP32 dims: 4 }
+"""
+
+ONE_LINE = """
+import os, time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.args = args
+
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+        BODY
+        return pb_utils.InferenceResponse([pb_utils.Tensor("y", y)])
+"""
+
+Open = Callable[..., Core]
+
+
+def code(body: str) -> str:
+    return ONE_LINE.replace("BODY", body)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def open_(root: Path) -> Iterator[Open]:
+    cores: list[Core] = []
+
+    def start(**settings: object) -> Core:
+        cores.append(Core([root], regions=Regions(), **settings))  # type: ignore[arg-type]
+        cores[-1].start()
+        return cores[-1]
+
+    yield start
+    for core in cores:
+        core.close(10)
+    me = psutil.Process()
+    until(lambda: not [each for each in me.children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE])
+
+
+def python(root: Path, name: str, source: str, config: str = CONFIG) -> None:
+    model(root, name, config, {"1/model.py": source})
+
+
+def processes() -> list[int]:
+    return [each.pid for each in psutil.Process().children() if "child" in " ".join(each.cmdline())]
+
+
+def test_a_model_answers_in_its_own_process(open_: Open, root: Path) -> None:
+    python(root, "twice", code("y = 2 * x + (os.getpid() - os.getpid())"), CONFIG + "dynamic_batching { }")
+    core, answers = open_(), Answers()
+    for number in range(40):
+        core.submit(Request("twice", {"x": row(number, 1 + number % 3)}, id=str(number)), answers)
+    for response in answers.wait(40):
+        assert response.error is None
+        assert np.array_equal(response.outputs["y"], row(2 * int(response.id), 1 + int(response.id) % 3))
+    assert core.statistics("twice")[0]["inference_stats"]["success"]["count"] == 40
+    assert "triton_python_backend_utils" not in sys.modules
+
+
+def test_large_tensors_and_text_cross_whole(open_: Open, root: Path) -> None:
+    config = """
+    backend: "python"
+    input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] }
+    input { name: "s" data_type: TYPE_STRING dims: [ -1 ] }
+    output { name: "y" data_type: TYPE_FP32 dims: [ -1 ] }
+    output { name: "t" data_type: TYPE_STRING dims: [ -1 ] }
+    """
+    source = code("s = request.inputs()[1].as_numpy(); x += 1; y = x").replace(
+        '[pb_utils.Tensor("y", y)]', '[pb_utils.Tensor("y", y), pb_utils.Tensor("t", s[::-1])]'
+    )
+    python(root, "both", source, config)
+    core = open_()
+    for count in (0, 1, 1_000, 3_000_000, 10):
+        x = np.arange(count, dtype=np.float32)
+        s = np.array([b"", "\u00e4".encode(), b"x" * 5_000], object)
+        answer = ask(core, "both", {"x": x, "s": s})
+        assert answer.error is None
+        assert np.array_equal(answer.outputs["y"], x + 1)
+        assert answer.outputs["t"].tolist() == s[::-1].tolist()
+        assert ask(core, "both", {"x": x, "s": s}, wanted=(Wanted("t"),)).outputs.keys() == {"t"}
+
+
+def test_a_model_may_keep_what_it_was_given(open_: Open, root: Path) -> None:
+    python(root, "last", code("y = getattr(self, 'kept', x * 0); self.kept = x"))
+    core = open_()
+    for value in (1, 2, 3):
+        answer = ask(core, "last", {"x": row(value, 8)}).outputs["y"]
+        assert answer[0, 0] == value - 1
+
+
+def test_a_model_completes_its_configuration(open_: Open, root: Path) -> None:
+    source = code("y = x").replace(
+        "    def initialize",
+        """    @staticmethod
+    def auto_complete_config(config):
+        config.set_max_batch_size(4)
+        config.set_dynamic_batching()
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [4]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [4]})
+        return config
+
+    def initialize""",
+    )
+    model(root, "auto", None, {"1/model.py": source})
+    core = open_()
+    config = core.model_config("auto")
+    assert (config.max_batch_size, config.backend, config.HasField("dynamic_batching")) == (4, "python", True)
+    assert np.array_equal(ask(core, "auto", {"x": row(1)}).outputs["y"], row(1))
+
+
+def test_arguments_and_module_are_those_of_triton(open_: Open, root: Path) -> None:
+    body = """import json
+        config = json.loads(self.args["model_config"])
+        assert config["max_batch_size"] == 8 and config["parameters"]["k"]["string_value"] == "v"
+        assert pb_utils.get_output_config_by_name(config, "y")["data_type"] == "TYPE_FP32"
+        assert pb_utils.triton_string_to_numpy("TYPE_FP32") is np.float32
+        assert self.args["model_name"] == "m" and self.args["model_version"] == "1"
+        assert self.args["model_instance_kind"] == "CPU" and self.args["model_instance_name"] == "m_0"
+        assert pb_utils.get_model_dir() == self.args["model_repository"] + "/1"
+        assert request.request_id() == "seven" and json.loads(request.parameters()) == {"p": 1}
+        assert request.requested_output_names() == ["y"] and not request.is_cancelled()
+        assert request.inputs()[0].triton_dtype() == "TYPE_FP32" and request.inputs()[0].is_cpu()
+        pb_utils.Logger.log_info("seen")
+        y = np.from_dlpack(request.inputs()[0]) * 1"""
+    python(root, "m", code(body), CONFIG + 'parameters { key: "k" value { string_value: "v" } }')
+    answer = ask(open_(), "m", {"x": row(3)}, id="seven", parameters={"p": 1})
+    assert answer.error is None
+    assert np.array_equal(answer.outputs["y"], row(3))
+
+
+def test_an_error_is_that_requests_alone_and_has_its_own_code(open_: Open, root: Path) -> None:
+    body = """if x[0, 0] == 1:
+            error = pb_utils.TritonError("none here", pb_utils.TritonError.NOT_FOUND)
+            return pb_utils.InferenceResponse(error=error)
+        y = x"""
+    config = CONFIG + "dynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: 3 }"
+    python(root, "m", code(body), config)
+    core, answers = open_(), Answers()
+    for value in (0, 1, 2):
+        core.submit(Request("m", {"x": row(value)}, id=str(value)), answers)
+    errors = {response.id: response.error for response in answers.wait(3)}
+    assert (errors["0"], errors["2"]) == (None, None)
+    assert isinstance(errors["1"], ModelFailed)
+    assert (str(errors["1"]), errors["1"].status) == ("none here", Status.NOT_FOUND)
+    counts = core.statistics("m")[0]["inference_stats"]
+    assert (counts["success"]["count"], counts["fail"]["count"]) == (2, 1)
+
+
+def test_an_exception_fails_its_batch_and_the_process_goes_on(open_: Open, root: Path) -> None:
+    python(root, "m", code("y = {0: x}[int(x[0, 0])]"))
+    core = open_()
+    [before] = processes()
+    answer = ask(core, "m", {"x": row(5)})
+    assert isinstance(answer.error, ModelFailed)
+    assert "KeyError" in str(answer.error)
+    assert "model.py" not in str(answer.error)
+    assert ask(core, "m", {"x": row(0)}).error is None
+    assert processes() == [before]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "os._exit(0)",
+        "os.kill(os.getpid(), 9)",
+        "import ctypes; ctypes.string_at(0)",
+        "import sys; sys.exit(3)",
+        "time.sleep(1000)",
+    ],
+    ids=["exit", "kill", "segfault", "sys.exit", "hang"],
+)
+def test_whatever_a_process_dies_of_it_is_restarted_and_others_do_not_notice(
+    open_: Open, root: Path, body: str
+) -> None:
+    limit = 'parameters { key: "execution_timeout_seconds" value { string_value: "1" } }'
+    python(root, "m", code(f"if x[0, 0] == 9: {body}\n        y = x"), CONFIG + limit)
+    python(root, "other", code("y = x"))
+    core, others, stop = open_(), Answers(), threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            others.wait(len(others.responses))
+            core.submit(Request("other", {"x": row(1)}), others)
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    assert isinstance(ask(core, "m", {"x": row(9)}).error, InstanceCrashed)
+    assert ask(core, "m", {"x": row(1)}).error is None
+    assert core.model_ready("m")
+    stop.set()
+    thread.join()
+    others.wait(len(others.responses))
+    assert [each.error for each in others.responses if each.error] == []
+    assert 'septet_instance_restarts_total{model="m",version="1"} 1' in core.metrics_text()
+
+
+def test_a_process_killed_while_idle_is_noticed_told_and_restarted(open_: Open, root: Path) -> None:
+    python(root, "m", code("y = x"))
+    core = open_()
+    [pid] = processes()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not core.model_ready("m"))
+    assert not core.ready()
+    assert "1 of 1 instances are down" in core.index(False)[0]["reason"]
+    until(lambda: core.model_ready("m"))
+    assert core.ready()
+    assert ask(core, "m", {"x": row(1)}).error is None
+
+
+def test_with_another_instance_left_the_model_stays_ready(open_: Open, root: Path) -> None:
+    python(root, "m", code("if x[0, 0] == 9: os._exit(1)\n        y = x"), CONFIG + "instance_group { count: 2 }")
+    core = open_()
+    assert len(processes()) == 2
+    assert isinstance(ask(core, "m", {"x": row(9)}).error, InstanceCrashed)
+    for _ in range(20):
+        assert core.model_ready("m")
+        assert ask(core, "m", {"x": row(1)}).error is None
+
+
+def test_a_model_that_cannot_start_again_refuses_until_it_can(open_: Open, root: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    source = code("if x[0, 0] == 9: os._exit(1)\n        y = x").replace(
+        "self.args = args", f"self.args = args\n        assert not os.path.exists({str(flag)!r}), 'not now'"
+    )
+    python(root, "m", source)
+    core = open_()
+    flag.touch()
+    ask(core, "m", {"x": row(9)})
+    until(lambda: isinstance(ask(core, "m", {"x": row(1)}).error, ModelNotReady))
+    assert not core.model_ready("m")
+    flag.unlink()
+    until(lambda: core.model_ready("m"))
+    assert ask(core, "m", {"x": row(1)}).error is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ("[]", "list of 1 responses, not 0"),
+        ("3", "list of 1 responses, not int"),
+        (
+            "[pb_utils.InferenceResponse([pb_utils.Tensor('z', np.zeros((1, 4), np.float32))])]",
+            "'z' that it is not",
+        ),
+        ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 4)))])]", "came as FP64"),
+        ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 5), np.float32))])]", r"\[5\]"),
+        ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((), np.float32))])]", "FP32"),
+        ("[object()]", "AttributeError"),
+    ],
+)
+def test_answers_that_do_not_fit_are_errors(open_: Open, root: Path, answers: str, words: str) -> None:
+    source = code("y = x").replace("return [self.answer(request) for request in requests]", f"return {answers}")
+    python(root, "m", source)
+    core = open_()
+    for _ in range(2):
+        error = ask(core, "m", {"x": row(1)}).error
+        assert isinstance(error, ModelFailed | InferenceFailed)
+        assert re.search(words, str(error)), error
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("raise RuntimeError('no such thing')", "RuntimeError: no such thing"),
+        ("def f(:", "SyntaxError"),
+        ("x = 1", "TritonPythonModel"),
+        ("import os; os._exit(4)", "exit status 4"),
+        (
+            "class TritonPythonModel:\n    def initialize(self, args): raise ValueError('wrong')",
+            "ValueError: wrong",
+        ),
+    ],
+)
+def test_a_model_that_does_not_start_is_told(open_: Open, root: Path, source: str, words: str) -> None:
+    python(root, "m", source)
+    with pytest.raises(LoadFailed, match=words):
+        open_()
+    assert processes() == []
+
+
+DECOUPLED = """
+import threading
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            threading.Thread(target=self.answer, args=(request,)).start()
+
+    def answer(self, request):
+        x = request.inputs()[0].as_numpy()
+        sender = request.get_response_sender()
+        for index in range(int(x[0])):
+            sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("x", x * 0 + index)]))
+        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+REPEAT = """
+backend: "python"
+input { name: "n" data_type: TYPE_INT32 dims: 1 }
+output { name: "x" data_type: TYPE_INT32 dims: 1 }
+"""
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_decoupled_model_answers_as_often_as_it_likes(open_: Open, root: Path, count: int) -> None:
+    python(root, "repeat", DECOUPLED, REPEAT + "model_transaction_policy { decoupled: true }")
+    core, answers = open_(), Answers()
+    core.submit(Request("repeat", {"n": np.array([count], np.int32)}), answers)
+    until(lambda: bool(answers.responses) and answers.responses[-1].final)
+    assert [each.final for each in answers.responses] == [False] * count + [True]
+    assert [int(each.outputs["x"][0]) for each in answers.responses[:-1]] == list(range(count))
+
+
+def test_a_model_that_answers_once_may_do_it_through_its_sender(open_: Open, root: Path) -> None:
+    python(root, "repeat", DECOUPLED, REPEAT)
+    answer = ask(open_(), "repeat", {"n": np.array([1], np.int32)})
+    assert answer.error is None
+    assert answer.outputs["x"].tolist() == [0]
+
+
+def test_a_decoupled_process_that_dies_fails_what_it_had(open_: Open, root: Path) -> None:
+    source = DECOUPLED.replace("import threading\n", "import threading, os, time\n").replace(
+        "sender.send(flags", "time.sleep(0.1); os._exit(1); sender.send(flags"
+    )
+    python(root, "repeat", source, REPEAT + "model_transaction_policy { decoupled: true }")
+    core, answers = open_(), Answers()
+    core.submit(Request("repeat", {"n": np.array([2], np.int32)}), answers)
+    assert isinstance(answers.wait(3)[-1].error, InstanceCrashed)
+    until(lambda: core.model_ready("repeat"))
+
+
+def test_a_model_asks_another_and_knows_who_is_ready(open_: Open, root: Path) -> None:
+    onnx_file(root / "scale" / "1" / "model.onnx", 3)
+    body = """assert pb_utils.is_model_ready("scale") and not pb_utils.is_model_ready("nobody")
+        asked = pb_utils.InferenceRequest(
+            model_name=NAMES[int(x[0, 0])], requested_output_names=["y"], inputs=[pb_utils.Tensor("x", x)]
+        )
+        answer = asked.exec()
+        if answer.has_error():
+            raise pb_utils.TritonModelException(answer.error().message())
+        y = pb_utils.get_output_tensor_by_name(answer, "y").as_numpy() + 1"""
+    python(root, "asker", "NAMES = ['nobody', 'scale']\n" + code(body))
+    core = open_()
+    assert ask(core, "asker", {"x": row(1)}).outputs["y"][0, 0] == 4
+    assert "'nobody' is not found" in str(ask(core, "asker", {"x": row(0)}).error)
+
+
+def test_a_model_learns_that_nobody_waits_any_more(open_: Open, root: Path, tmp_path: Path) -> None:
+    body = f"""open({str(tmp_path / "began")!r}, "w").close()
+        while not request.is_cancelled(): time.sleep(0.01)
+        open({str(tmp_path / "noticed")!r}, "w").close()
+        y = x"""
+    python(root, "m", code(body))
+    core, request = open_(), Request("m", {"x": row(1)})
+    core.submit(request, Answers())
+    until((tmp_path / "began").exists)
+    request.cancel()
+    until((tmp_path / "noticed").exists)
+
+
+def test_an_engine_can_be_isolated_in_processes_of_its_own(open_: Open, root: Path) -> None:
+    onnx_file(root / "scale" / "1" / "model.onnx", 3)
+    (root / "scale" / "config.pbtxt").write_text(
+        'instance_group { count: 2 } parameters { key: "isolation" value { string_value: "process" } }'
+    )
+    core = open_()
+    pids = processes()
+    assert len(pids) == 2
+    cores = [psutil.Process(pid).cpu_affinity() for pid in pids]
+    if len(os.sched_getaffinity(0)) > 1:
+        assert not set(cores[0]) & set(cores[1])
+    for value in range(10):
+        assert ask(core, "scale", {"x": row(value)}).outputs["y"][0, 0] == 3 * value
+    os.kill(pids[0], signal.SIGKILL)
+    until(lambda: len(set(processes()) - set(pids)) == 1)
+    assert ask(core, "scale", {"x": row(2)}).outputs["y"][0, 0] == 6
+
+
+def test_processes_end_with_their_server_whatever_it_dies_of(root: Path) -> None:
+    python(root, "m", code("y = x"))
+    script = (
+        "import sys, time; from pathlib import Path; from septet.serving.core import Core; "
+        "from septet.wire.shm import Regions; "
+        f"core = Core([Path({str(root)!r})], regions=Regions()); core.start(); "
+        "import psutil; print(psutil.Process().children()[0].pid, flush=True); time.sleep(100)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        server.kill()
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches are formed as Triton forms them, and nobody waits for ever or is answered twice."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from septet.errors import DeadlineExceeded, QueueFull, RequestCancelled, RequestTimedOut, SeptetError, Stopping
+from septet.model_config.config import DynamicBatching, ModelConfig, QueuePolicy
+from septet.request import Request, Response
+from septet.serving.expiry import Expiry
+from septet.serving.pending import Pending
+from septet.serving.scheduler import Scheduler
+from serving_made import Answers, until
+
+_HOUR = 3_600_000_000
+
+
+@pytest.fixture
+def expiry() -> Iterator[Expiry]:
+    clock = Expiry()
+    yield clock
+    clock.close()
+
+
+class Bed:
+    """A scheduler under one configuration, and what it dropped."""
+
+    def __init__(self, expiry: Expiry, batching: DynamicBatching | None, largest: int = 8) -> None:
+        self.dropped: list[tuple[str, SeptetError]] = []
+        config = ModelConfig(name="m", max_batch_size=largest, dynamic_batching=batching)
+        self.scheduler = Scheduler(config, expiry, self._drop)
+
+    def _drop(self, pending: Pending, error: SeptetError) -> None:
+        self.dropped.append((pending.request.id, error))
+        pending.fail(error)
+
+    def put(self, id_: str, size: int = 1, key: object = None, **parameters: int) -> Pending:
+        request = Request("m", {}, id=id_, parameters=dict(parameters))
+        pending = Pending(request, Answers(), "1", size, key)  # type: ignore[arg-type]
+        self.scheduler.enqueue(pending)
+        return pending
+
+    def take(self) -> list[str]:
+        batch = self.scheduler.take()
+        assert batch is not None
+        return [pending.request.id for pending in batch]
+
+
+def plain(**settings: object) -> DynamicBatching:
+    return DynamicBatching(**settings)  # type: ignore[arg-type]
+
+
+def test_without_batching_every_request_runs_alone(expiry: Expiry) -> None:
+    bed = Bed(expiry, None)
+    for name in "abc":
+        bed.put(name)
+    assert [bed.take() for _ in range(3)] == [["a"], ["b"], ["c"]]
+
+
+def test_a_batch_grows_until_somebody_takes_it(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    for name in "abc":
+        bed.put(name)
+    assert bed.take() == ["a", "b", "c"]
+
+
+def test_a_batch_is_never_larger_than_the_model_takes(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    bed.put("a", 5)
+    bed.put("b", 4)
+    bed.put("c", 1)
+    assert bed.take() == ["a"]
+    assert bed.take() == ["b", "c"]
+
+
+def test_only_what_fits_together_shares_a_batch(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    for name, key in (("a", 1), ("b", 1), ("c", 2), ("d", 1)):
+        bed.put(name, key=key)
+    assert [bed.take() for _ in range(3)] == [["a", "b"], ["c"], ["d"]]
+
+
+def test_a_batch_is_cut_back_to_the_largest_preferred_size(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(preferred_batch_size=(2, 4)))
+    for name in "abcdefg":
+        bed.put(name)
+    assert [bed.take() for _ in range(3)] == [["a", "b", "c", "d"], ["e", "f"], ["g"]]
+
+
+def test_a_delay_lets_a_batch_fill_and_then_ends(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=200_000))
+    bed.put("a")
+    late = threading.Timer(0.02, bed.put, ["b"])
+    late.start()
+    assert bed.take() == ["a", "b"]
+    late.join()
+
+
+def test_a_full_batch_does_not_wait_for_the_delay(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=_HOUR))
+    taken: list[list[str]] = []
+    thread = threading.Thread(target=lambda: taken.append(bed.take()))
+    thread.start()
+    for number in range(8):
+        bed.put(str(number))
+    thread.join(10)
+    assert taken == [[str(number) for number in range(8)]]
+
+
+def test_a_preferred_size_does_not_wait_for_the_delay(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=_HOUR, preferred_batch_size=(3, 8)))
+    taken: list[list[str]] = []
+    thread = threading.Thread(target=lambda: taken.append(bed.take()))
+    thread.start()
+    for name in "abc":
+        bed.put(name)
+    thread.join(10)
+    assert taken == [["a", "b", "c"]]
+
+
+def test_what_cannot_grow_does_not_wait_for_the_delay(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=_HOUR))
+    bed.put("a", 6)
+    bed.put("b", 6)
+    assert bed.take() == ["a"]
+
+
+def test_higher_priorities_run_first(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(priority_levels=3, default_priority_level=2), largest=1)
+    bed.put("low", priority=3)
+    bed.put("usual")
+    bed.put("high", priority=1)
+    bed.put("beyond", priority=9)
+    assert [bed.take() for _ in range(4)] == [["high"], ["usual"], ["beyond"], ["low"]]
+
+
+def test_a_full_queue_refuses_at_once(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(default_queue_policy=QueuePolicy(max_queue_size=2)))
+    bed.put("a")
+    bed.put("b")
+    with pytest.raises(QueueFull, match="maximum queue size"):
+        bed.put("c")
+    assert bed.take() == ["a", "b"]
+    bed.put("d")
+    assert bed.take() == ["d"]
+
+
+def test_whoever_nobody_waits_for_makes_room_and_never_runs(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(default_queue_policy=QueuePolicy(max_queue_size=2)))
+    bed.put("a").request.cancel()
+    bed.put("b")
+    bed.put("c")
+    assert bed.take() == ["b", "c"]
+    [(name, error)] = bed.dropped
+    assert (name, type(error)) == ("a", RequestCancelled)
+
+
+def test_a_cancelled_request_is_never_run(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    first = bed.put("a")
+    bed.put("b")
+    first.request.cancel()
+    assert bed.take() == ["b"]
+    assert [name for name, _ in bed.dropped] == ["a"]
+
+
+def test_a_timeout_is_told_while_every_instance_is_busy(expiry: Expiry) -> None:
+    policy = QueuePolicy(default_timeout_microseconds=20_000)
+    bed = Bed(expiry, plain(default_queue_policy=policy))
+    pending = bed.put("a")
+    until(lambda: pending.answered)
+    assert isinstance(bed.dropped[0][1], RequestTimedOut)
+    assert len(bed.scheduler) == 0
+
+
+def test_a_request_may_ask_for_less_time_but_not_for_more(expiry: Expiry) -> None:
+    policy = QueuePolicy(default_timeout_microseconds=50_000, allow_timeout_override=True)
+    bed = Bed(expiry, plain(default_queue_policy=policy))
+    less, more = bed.put("less", timeout=1_000), bed.put("more", timeout=_HOUR)
+    until(lambda: less.answered)
+    assert [name for name, _ in bed.dropped] == ["less"]
+    until(lambda: more.answered)
+
+
+def test_a_timeout_that_a_request_may_not_set_is_ignored(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    bed.put("a", timeout=1)
+    time.sleep(0.02)
+    assert bed.take() == ["a"]
+
+
+def test_delayed_instead_of_refused_runs_last(expiry: Expiry) -> None:
+    policy = QueuePolicy(timeout_action="DELAY", default_timeout_microseconds=5_000)
+    bed = Bed(expiry, plain(default_queue_policy=policy), largest=1)
+    bed.put("late")
+    time.sleep(0.05)
+    bed.put("fresh")
+    assert [bed.take(), bed.take()] == [["fresh"], ["late"]]
+    assert bed.dropped == []
+
+
+def test_a_deadline_that_has_passed_is_never_run(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    request = Request("m", {}, id="a", deadline=time.monotonic_ns() + 5_000_000)
+    pending = Pending(request, Answers(), "1", 1)
+    bed.scheduler.enqueue(pending)
+    until(lambda: pending.answered)
+    bed.put("b")
+    assert bed.take() == ["b"]
+    assert isinstance(bed.dropped[0][1], DeadlineExceeded)
+
+
+def test_stopping_runs_what_waits_and_takes_nothing_new(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=_HOUR))
+    bed.put("a")
+    bed.scheduler.stop()
+    with pytest.raises(Stopping):
+        bed.put("b")
+    assert bed.take() == ["a"]
+    assert bed.scheduler.take() is None
+
+
+def test_stopping_lets_every_waiting_instance_go(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    threads = [threading.Thread(target=bed.scheduler.take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    bed.scheduler.stop()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_whoever_is_not_able_is_sent_away_and_the_others_go_on(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    able = [True]
+    got: list[object] = []
+    leader = threading.Thread(target=lambda: got.append(bed.scheduler.take(lambda: able[0])))
+    leader.start()
+    until(lambda: bed.scheduler._leading)
+    follower = threading.Thread(target=lambda: got.append(bed.take()))
+    follower.start()
+    able[0] = False
+    bed.scheduler.wake()
+    leader.join(10)
+    assert got == [[]]
+    bed.put("a")
+    follower.join(10)
+    assert got == [[], ["a"]]
+
+
+def test_answers_come_in_the_order_of_requests_where_that_is_asked(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(preserve_ordering=True), largest=1)
+    order: list[str] = []
+
+    def answer(response: Response) -> None:
+        order.append(response.id)
+
+    for name in "abc":
+        bed.scheduler.enqueue(Pending(Request("m", {}, id=name), answer, "1", 1))
+    batches = [bed.scheduler.take() for _ in range(3)]
+    for batch in reversed(batches):
+        assert batch
+        batch[0].succeed({})
+    assert order == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_everybody_is_answered_once_whatever_happens(expiry: Expiry, seed: int) -> None:
+    draw = random.Random(seed)
+    policy = QueuePolicy(default_timeout_microseconds=3_000, allow_timeout_override=True, max_queue_size=50)
+    batching = plain(
+        preferred_batch_size=(3, 6),
+        max_queue_delay_microseconds=draw.choice([0, 500]),
+        priority_levels=2,
+        default_priority_level=2,
+        default_queue_policy=policy,
+    )
+    bed, sizes = Bed(expiry, batching), []
+
+    def instance() -> None:
+        while (batch := bed.scheduler.take()) is not None:
+            sizes.append(sum(pending.size for pending in batch))
+            assert not any(pending.answered for pending in batch)
+            time.sleep(draw.random() / 500)
+            for pending in batch:
+                pending.succeed({})
+
+    threads = [threading.Thread(target=instance) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    sent: list[tuple[Answers, Pending]] = []
+    refused = 0
+    for number in range(400):
+        answers = Answers()
+        request = Request("m", {}, id=str(number), parameters={"priority": draw.randrange(3)})
+        pending = Pending(request, answers, "1", draw.randint(1, 4))
+        try:
+            bed.scheduler.enqueue(pending)
+        except QueueFull:
+            refused += 1
+            continue
+        sent.append((answers, pending))
+        if draw.random() < 0.1:
+            request.cancel()
+        if draw.random() < 0.2:
+            time.sleep(0.001)
+    bed.scheduler.stop()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert [len(answers.wait()) for answers, _ in sent] == [1] * len(sent)
+    assert max(sizes) <= 8
+    assert len(sent) + refused == 400
+    assert np.sum(sizes) + sum(
+        pending.size for answers, pending in sent if answers.responses[0].error is not None
+    ) == sum(pending.size for _, pending in sent)
