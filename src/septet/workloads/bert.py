@@ -58,8 +58,8 @@ SPARSE = "sparse"
 """The miniature with heads and columns pruned, as ``recipes/bert-sparse.py`` wrote it."""
 
 SPARSE_NOTE = (
-    "structured sparsity, Open division: half of the heads and a quarter of the columns between, trained on for longer "
-    "than the dense network was, whose FP32 it is judged against"
+    "structured sparsity, Open division: half of the heads and a quarter of the columns between, trained on for "
+    "longer than the dense network was, whose FP32 it is judged against"
 )
 
 _PROOFS = 3

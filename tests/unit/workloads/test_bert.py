@@ -272,5 +272,5 @@ def test_the_sparse_miniature_is_another_network_held_against_the_dense_one(mini
     }
     with pytest.raises(UsageError, match="it has --weights sparse"):
         open_workload("bert", "mini", Asked(weights="2:4"))
-    with pytest.raises(UsageError, match="go with --size full$"):
+    with pytest.raises(UsageError, match=r"go with --size full$"):
         open_workload("resnet50", "mini", Asked(weights="sparse"))
