@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.audio import FEATURES, HOP, SPLICED, features
+from septet.score import ratio
 from septet.tensor import Array
-from septet.workloads.accuracy import ratio
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import right_words, text_of
 from septet.workloads.speech import Spoken, Utterances

@@ -19,7 +19,8 @@ from septet.harness.perform import Performance, perform
 from septet.harness.result import Accuracy, Latency, Loadgen, Metric, Result
 from septet.harness.rules import Run, Scenario, category_of, rules_of
 from septet.harness.scenario import Bounds, bounds_of
-from septet.workloads.workload import Asked, Score, Workload, open_workload
+from septet.score import Score
+from septet.workloads.workload import Asked, Workload, open_workload
 
 CLOCKED = "MultiStream as v0.7 defines it, which LoadGen 6 does not have: issued by Septet's own clock"
 

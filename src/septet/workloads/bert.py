@@ -14,9 +14,9 @@ import onnx
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, FetchError, ModelInvalid
 from septet.pipelines.text import LENGTH, WordPieces, read_vocabulary
+from septet.score import Score, mean
 from septet.tensor import Array, Tensors
 from septet.workloads import transformer
-from septet.workloads.accuracy import mean
 from septet.workloads.card import Card, Counts
 from septet.workloads.fetch import fetch
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
@@ -24,7 +24,7 @@ from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, b
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import BERT_LARGE, BERT_MINI
 from septet.workloads.weights import Found, Official, find, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 OFFICIAL = Official(
     url="https://zenodo.org/record/3733910/files/model.onnx",

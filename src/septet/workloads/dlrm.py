@@ -16,9 +16,9 @@ import psutil
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines import table
+from septet.score import Score, ratio
 from septet.tensor import Array, Tensors
 from septet.workloads import recommender
-from septet.workloads.accuracy import ratio
 from septet.workloads.auc import auc
 from septet.workloads.card import Card, Counts
 from septet.workloads.clicks import QUANTILES, ClickLog
@@ -26,7 +26,7 @@ from septet.workloads.criteo import Criteo
 from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.recommender import DENSE, DLRM, DLRM_MINI, Recommender
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 SEED = 26
 MADE_UP = 2_048

@@ -14,16 +14,16 @@ import onnx
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import ModelInvalid
 from septet.pipelines.image import Classifier
+from septet.score import Score, share
 from septet.tensor import Array, Tensors
 from septet.workloads import digits, resnet
-from septet.workloads.accuracy import share
 from septet.workloads.card import Card, Counts
 from septet.workloads.imagenet import Images, MadeUpImages, open_images
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
 from septet.workloads.split import Split
 from septet.workloads.weights import Found, Official, find, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 OFFICIAL = Official(
     url="https://zenodo.org/record/2592612/files/resnet50_v1.onnx",

@@ -17,9 +17,9 @@ from onnx import numpy_helper
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines.audio import FEATURES, RATE, features
+from septet.score import Score, ratio
 from septet.tensor import Array, Tensors
 from septet.workloads import transducer
-from septet.workloads.accuracy import ratio
 from septet.workloads.card import Card, Counts
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import LONGEST, LibriSpeech, right_words, text_of
@@ -27,7 +27,7 @@ from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.speech import Utterances
 from septet.workloads.transducer import RNNT, RNNT_MINI, Transducer
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 SEED = 7
 MADE_UP = 256

@@ -14,16 +14,16 @@ import onnx
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.volume import Prepared, prepare
+from septet.score import Score, mean
 from septet.tensor import Array, Tensors
 from septet.workloads import unet
-from septet.workloads.accuracy import mean
 from septet.workloads.brats import Brats, dice
 from septet.workloads.card import Card, Counts
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.tumours import Heads
 from septet.workloads.unet import UNET_3D, UNET_3D_MINI, UNet
 from septet.workloads.weights import Found, Unchecked, find, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 OFFICIAL = Unchecked("https://zenodo.org/record/3928973/files/224_224_160.onnx")
 """v0.7's ONNX file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import ClassVar, Literal
@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from septet.errors import DataError, UnknownNetwork, UsageError
-from septet.tensor import Array, Tensors
+from septet.score import Score
+from septet.tensor import Tensors
 from septet.workloads.card import Card
 from septet.workloads.fetch import data_dir
 from septet.workloads.predictor import LoadEngine, Predictor
@@ -43,30 +44,6 @@ class Asked:
 
     weights: str = "auto"
     data: Path | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric over a set of samples.
-
-    `value`, `low` and `high` are in `unit`; `low` and `high` bound a 95 % confidence interval.
-    `per_sample` is float64[samples], the metric's part of each sample in the order of the data set, so
-    that two scores over the same samples can be compared pair by pair: their mean is proportional to
-    `value`, and 1 is about what a sample wholly right adds. `graded` says that a small change of outputs
-    changes parts a little; otherwise a sample's part stays or jumps, as right and wrong do.
-    """
-
-    metric: str
-    unit: str
-    value: float
-    low: float
-    high: float
-    per_sample: Array = field(repr=False)
-    graded: bool = False
-
-    @property
-    def samples(self) -> int:
-        return len(self.per_sample)
 
 
 class Workload(ABC):

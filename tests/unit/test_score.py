@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from septet.score import Score, compare, jackknife, mean, ratio, wilson
 from septet.tensor import Array
-from septet.workloads.accuracy import compare, jackknife, mean, ratio, wilson
-from septet.workloads.workload import Score
 
 
 def score(per_sample: Array) -> Score:

@@ -1,21 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals, and the comparison of a score with its FP32 reference. All intervals are of 95 % confidence."""
+"""Score: a metric over a set of samples with its interval, and its comparison with a reference.
+
+All intervals are of 95 % confidence."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from septet.tensor import Array
-from septet.workloads.workload import Score
 
 Z = 1.959964
 """The standard normal's 97.5th percentile."""
 
 Verdict = Literal["met", "missed", "undecided"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric over a set of samples.
+
+    `value`, `low` and `high` are in `unit`; `low` and `high` bound a 95 % confidence interval.
+    `per_sample` is float64[samples], the metric's part of each sample in the order of the data set, so
+    that two scores over the same samples can be compared pair by pair: their mean is proportional to
+    `value`, and 1 is about what a sample wholly right adds. `graded` says that a small change of outputs
+    changes parts a little; otherwise a sample's part stays or jumps, as right and wrong do.
+    """
+
+    metric: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    per_sample: Array = field(repr=False)
+    graded: bool = False
+
+    @property
+    def samples(self) -> int:
+        return len(self.per_sample)
 
 
 @dataclass(frozen=True)
