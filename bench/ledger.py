@@ -45,12 +45,20 @@ class Row:
         return "" if self.ceiling is None else f"≤ {self.ceiling:,g}"
 
 
-def report(measure: Callable[[], list[Row]], title: str) -> None:
-    """Measure, print the table, write it where ``--json`` says; with ``--floor`` exit 1 if a bound is broken."""
+def parser_of(title: str) -> argparse.ArgumentParser:
+    """What reads the arguments that every script takes; a script may add its own."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--floor", action="store_true", help="exit 1 where a figure is outside its bound")
-    asked = parser.parse_args()
+    return parser
+
+
+def report(measure: Callable[[], list[Row]], title: str, asked: argparse.Namespace | None = None) -> None:
+    """Measure, print the table, write it where ``--json`` says; with ``--floor`` exit 1 if a bound is broken.
+
+    `asked` is what `parser_of` read, where the script had to know it before.
+    """
+    asked = asked or parser_of(title).parse_args()
     before = load_average()
     rows = measure()
     where = machine(Cpu.detect(), before, load_average())

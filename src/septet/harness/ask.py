@@ -17,6 +17,8 @@ class Ask:
 
     `official` asks for v0.7's durations and counts.
     `mode` says whether to run performance, accuracy, or both.
+    `file` is run in the place of the network's own: an optimised form of it, as the reference never is.
+    `notes` are lines that every output must show.
     """
 
     network: str
@@ -26,6 +28,7 @@ class Ask:
     data: Path | None = None
     engine: str = "openvino"
     precision: str = "f32"
+    file: Path | None = None
     threads: int | None = None
     streams: int | None = None
     batch: int | None = None
@@ -33,6 +36,7 @@ class Ask:
     official: bool = False
     mode: Literal["both", "performance", "accuracy"] = "both"
     command: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:

@@ -20,6 +20,7 @@ class Job(msgspec.Struct, frozen=True):
 
     `rate` is what LoadGen is told to expect or to issue, in its scenario's own unit: queries a second in
     Server, samples a second in Offline, queries a second in SingleStream, samples a query in MultiStream.
+    `file` is loaded in the place of the network's own.
     `give_up` ends a test as soon as it can no longer be valid.
     """
 
@@ -34,6 +35,7 @@ class Job(msgspec.Struct, frozen=True):
     mode: Mode
     bounds: Bounds
     folder: str
+    file: str | None = None
     batch: int = 1
     rate: float = 1.0
     give_up: bool = False

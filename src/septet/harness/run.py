@@ -138,7 +138,7 @@ class Session:
     ) -> tuple[bool, list[str]]:
         """Whether the run is official by the full v0.7 rules, and the notes that every output must show."""
         ask, workload, rules = self.ask, self._workload, rules_of(self.ask.network)
-        notes = list(workload.notes)
+        notes = [*workload.notes, *ask.notes]
         if bounds.scenario == "MultiStream":
             notes.append(CLOCKED)
         if not ask.official:

@@ -20,6 +20,7 @@ from septet.workloads import transformer
 from septet.workloads.card import Card, Counts
 from septet.workloads.fetch import fetch
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
+from septet.workloads.split import Split
 from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, best, f1, read
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import BERT_LARGE, BERT_MINI
@@ -76,7 +77,7 @@ class Bert(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Bert:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -148,9 +149,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
-def _mini() -> Bert:
+def _mini(split: Split, count: int | None) -> Bert:
     found = trained(Bert.name, partial(transformer.build, BERT_MINI))
-    windows = SquadWindows(Tales("test").file(), WordPieces(vocabulary()), "tales, test split")
+    windows = SquadWindows(Tales(split, count).file(), WordPieces(vocabulary()), f"tales, {split} split")
     return Bert("mini", found, windows)
 
 

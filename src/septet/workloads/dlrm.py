@@ -25,6 +25,7 @@ from septet.workloads.clicks import QUANTILES, ClickLog
 from septet.workloads.criteo import Criteo
 from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.recommender import DENSE, DLRM, DLRM_MINI, Recommender
+from septet.workloads.split import Split
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
 from septet.workloads.workload import Asked, Size, Workload
 
@@ -59,9 +60,9 @@ class GeneratedLog(Log):
 
     labelled = True
 
-    def __init__(self) -> None:
-        self._log = ClickLog("test")
-        self.words = f"click log of a hidden model, test split, {len(self._log):,} samples of 100 to 700 pairs"
+    def __init__(self, split: Split, count: int | None = None) -> None:
+        self._log = ClickLog(split, count)
+        self.words = f"click log of a hidden model, {split} split, {len(self._log):,} samples of 100 to 700 pairs"
 
     def __len__(self) -> int:
         return len(self._log)
@@ -168,7 +169,7 @@ class Dlrm(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Dlrm:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._log)
@@ -243,9 +244,9 @@ def _rows_of(path: Path) -> Recommender:
     return Recommender(DLRM.bottom, DLRM.top, tables)
 
 
-def _mini() -> Dlrm:
+def _mini(split: Split, count: int | None) -> Dlrm:
     found = trained(Dlrm.name, partial(recommender.build, DLRM_MINI))
-    return Dlrm("mini", found, GeneratedLog(), DLRM_MINI)
+    return Dlrm("mini", found, GeneratedLog(split, count), DLRM_MINI)
 
 
 def _names(file: OnnxFile, path: Path, net: Recommender) -> tuple[str, str, str]:

@@ -40,8 +40,8 @@ class SceneImages(Images):
 
     labelled = True
 
-    def __init__(self, split: Split) -> None:
-        self._scenes = digits.DigitScenes(split)
+    def __init__(self, split: Split, count: int | None = None) -> None:
+        self._scenes = digits.DigitScenes(split, count)
         self.words = f"digit scenes, {split} split, {len(self._scenes):,} images"
 
     def __len__(self) -> int:
@@ -58,6 +58,7 @@ class ResNet50(Workload):
     """Image classification; the metric is top-1 in %."""
 
     name: ClassVar[str] = "resnet50"
+    largest_only: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         full=Counts(25_557_032, 8.18e9, "one image, 224×224"),
         mini=Counts(248_012, 8.13e6, "one image, 64×64"),
@@ -80,7 +81,7 @@ class ResNet50(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> ResNet50:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -119,9 +120,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(resnet.build(RESNET50, resnet.synthetic(RESNET50, SEED)), path)
 
 
-def _mini() -> ResNet50:
+def _mini(split: Split, count: int | None) -> ResNet50:
     found = trained(ResNet50.name, partial(resnet.build, RESNET_MINI))
-    return ResNet50("mini", RESNET_MINI, found, SceneImages("test"))
+    return ResNet50("mini", RESNET_MINI, found, SceneImages(split, count))
 
 
 def _image_input(file: OnnxFile, path: Path, net: ResNet) -> str:

@@ -25,6 +25,7 @@ from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import LONGEST, LibriSpeech, right_words, text_of
 from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.speech import Utterances
+from septet.workloads.split import Split
 from septet.workloads.transducer import RNNT, RNNT_MINI, Transducer
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
 from septet.workloads.workload import Asked, Size, Workload
@@ -55,9 +56,9 @@ class SpokenStrings:
 
     labelled = True
 
-    def __init__(self) -> None:
-        self._utterances = Utterances("test")
-        self.words = f"spoken strings of an invented tongue, test split, {len(self):,} utterances"
+    def __init__(self, split: Split, count: int | None = None) -> None:
+        self._utterances = Utterances(split, count)
+        self.words = f"spoken strings of an invented tongue, {split} split, {len(self):,} utterances"
 
     def __len__(self) -> int:
         return len(self._utterances)
@@ -156,7 +157,7 @@ class Rnnt(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Rnnt:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._speech)
@@ -208,9 +209,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(transducer.build(RNNT, transducer.synthetic(RNNT, SEED)), path)
 
 
-def _mini() -> Rnnt:
+def _mini(split: Split, count: int | None) -> Rnnt:
     found = trained(Rnnt.name, partial(transducer.build, RNNT_MINI))
-    return Rnnt("mini", RNNT_MINI, found, SpokenStrings())
+    return Rnnt("mini", RNNT_MINI, found, SpokenStrings(split, count))
 
 
 def _require(file: OnnxFile, path: Path, net: Transducer) -> None:

@@ -18,6 +18,7 @@ from septet.tensor import Tensors
 from septet.workloads.card import Card
 from septet.workloads.fetch import data_dir
 from septet.workloads.predictor import LoadEngine, Predictor
+from septet.workloads.split import Split
 from septet.workloads.weights import Origin, shipped
 
 Size = Literal["full", "mini"]
@@ -39,11 +40,15 @@ WORKLOADS: dict[str, str] = {
 class Asked:
     """What the user said about model and data; ``None`` where nothing was said.
 
-    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file.
+    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file. Of a miniature, `split` says
+    which part of its generated data is opened, networks being judged on «test», and `count` how much is drawn of
+    it: as much as is usual, or any other number.
     """
 
     weights: str = "auto"
     data: Path | None = None
+    split: Split = "test"
+    count: int | None = None
 
 
 class Workload(ABC):
@@ -63,6 +68,8 @@ class Workload(ABC):
     """The data set in words, such as «digit scenes, test split, 10,000 images»."""
     notes: tuple[str, ...] = ()
     """Lines that every output must show, such as «synthetic weights: speed only»."""
+    largest_only: ClassVar[bool] = False
+    """Whether of the network's outputs only the largest entry of the second dimension, classes, counts."""
 
     @classmethod
     @abstractmethod

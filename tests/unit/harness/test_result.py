@@ -6,7 +6,8 @@ import pytest
 
 from results_made import made_results
 from septet.errors import ResultsNewer, ResultsNotWritten, ResultsUnreadable
-from septet.harness.result import SCHEMA, load_results, save_results, write_whole
+from septet.harness.result import SCHEMA, load_results, save_results
+from septet.whole import write_whole
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
