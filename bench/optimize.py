@@ -2,8 +2,8 @@
 """How much faster than FP32 ONNX Runtime each network's best optimised form runs at full size.
 
 CPU time a sample, one thread, all forms in turn in one run, medians. Weights are seeded noise: this is about speed
-alone. Forms are made as `septet optimize` makes them, once, and kept in the cache; ``--prepare`` only makes them. Name
-networks to measure these alone: python bench/optimize.py resnet50 ssd-mobilenet.
+alone. Forms are made as `septet optimize` makes them, once, and kept in the cache; ``--prepare`` only makes them.
+Name networks to measure these alone: python bench/optimize.py resnet50 ssd-mobilenet.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OPENVINO = (
     Candidate("openvino", "int8", STATIC),
     Candidate("openvino", "int8", NNCF),
 )
-ONNX = Candidate("onnx", "int8", STATIC)
+ONNX = Candidate("onnx", "int8", Recipe("static", "minmax", outputs=True))
 REST_BF16 = (Candidate("openvino", "int8-bf16", STATIC), Candidate("openvino", "int8-bf16", NNCF))
 
 CROP = 128
@@ -53,7 +53,7 @@ CALLS = 2
 
 @dataclass(frozen=True)
 class Network:
-    """What is measured of a network: how many samples share a call, in words, and what the best form must reach."""
+    """What is measured of a network: samples a call, these in words, what its best form must reach, and forms."""
 
     batch: int
     words: str

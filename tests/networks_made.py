@@ -56,8 +56,10 @@ def sharp_attention(path: Path, *, temperature: float) -> Path:
         helper.make_node("MatMul", ["p", "x"], ["c"], name="context"),
         helper.make_node("MatMul", ["c", "wo"], ["y"], name="out"),
     ]
-    constants = {name: draw.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 5 for name in ("wq", "wk", "wo")}
-    constants["temperature"] = np.float32(temperature)
+    constants: dict[str, Array] = {
+        name: draw.standard_normal((WIDTH, WIDTH)).astype(np.float32) / 5 for name in ("wq", "wk", "wo")
+    }
+    constants["temperature"] = np.array(temperature, np.float32)
     shape: list[int | str] = ["N", 8, WIDTH]
     return save(path, nodes, {"x": shape}, {"y": shape}, constants)
 
@@ -66,7 +68,7 @@ def normalised_convolutions(path: Path) -> Path:
     """``image`` float32 [N, 3, 16, 16] -> ``class`` float32 [N, 10]: convolution, batch normalisation and ReLU
     twice, constants to fold, a softmax at the end."""
     draw = np.random.default_rng(7)
-    constants: dict[str, Array] = {"two": np.float32(2.0), "half": np.float32(0.25)}
+    constants: dict[str, Array] = {"two": np.array(2, np.float32), "half": np.array(0.25, np.float32)}
     nodes = [helper.make_node("Mul", ["two", "half"], ["scale"], name="constant")]
     source, width = "image", 3
     for place in range(2):
@@ -98,18 +100,17 @@ def save(
     inputs: Mapping[str, Sequence[int | str]],
     outputs: Mapping[str, Sequence[int | str]],
     constants: Mapping[str, Array],
-    **settings: object,
 ) -> Path:
     """A checked model of float32 inputs and outputs."""
-    ends = [
+    takes, gives = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in some.items()]
         for some in (inputs, outputs)
-    ]
+    )
     stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "made", *ends, stored)
+    graph = helper.make_graph(nodes, "made", takes, gives, stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
-    onnx.save(model, path, **settings)
+    onnx.save(model, path)
     return path
 
 

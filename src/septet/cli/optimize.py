@@ -30,6 +30,9 @@ from septet.workloads.workload import Size
 @click.option("--score", metavar="MODULE:FUNCTION",
               help="Of an ONNX file: a function (outputs, indices) -> a number 0…1 for each sample. Without it, "
               "agreement of outputs with FP32 is judged.")  # fmt: skip
+@click.option("--pixels", metavar="MEAN,MEAN,MEAN[/DEVIATION,…]",
+              help="Let an ONNX file take images' bytes, uint8 [H, W, 3], which --data then has, in the place of "
+              "normalised floats.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long it may take, about.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Where the search and its ledger lie; it goes on where it stopped.  [default: optimized/NAME]"
@@ -43,6 +46,7 @@ def optimize(
     weights: str,
     data: str | None,
     score: str | None,
+    pixels: str | None,
     minutes: float | None,
     output: Path | None,
     repository: Path,
@@ -58,7 +62,8 @@ def optimize(
             display.step(words, Progress("running", done, 0.0))
 
         found = search(model, keep=float(keep), size=size, weights=weights, data=data, score=score,
-                       minutes=minutes, output=output, repository=repository, tell=tell)  # fmt: skip
+                       pixels=pixels, minutes=minutes, output=output, repository=repository,
+                       tell=tell)  # fmt: skip
     print_ledger(found.ledger, Console())
     write_whole(found.folder / "report.html", ledger_page(found.ledger).encode())
     click.echo(f"product: {found.entry}")

@@ -35,10 +35,10 @@ class Job(msgspec.Struct, frozen=True):
     mode: Mode
     bounds: Bounds
     folder: str
-    file: str | None = None
     batch: int = 1
     rate: float = 1.0
     give_up: bool = False
+    file: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

@@ -14,11 +14,13 @@ Quantiser = Literal["none", "static", "dynamic", "nncf"]
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a file is made of the FP32 model.
 
-    `calibrator` is said where the quantiser has several; `kept` names the layers that stay in floating point.
+    `calibrator` is said where the quantiser has several; `outputs` says that what layers give is quantised too,
+    not only what they take; `kept` names the layers that stay in floating point.
     """
 
     quantiser: Quantiser = "none"
     calibrator: str = ""
+    outputs: bool = False
     kept: tuple[str, ...] = ()
 
     @property

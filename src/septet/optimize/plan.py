@@ -29,8 +29,8 @@ def _families(kinds: set[str], cpu: Cpu) -> Iterator[Family]:
     if not kinds.isdisjoint(dynamic.LAYERS) and kinds.isdisjoint(static.CONVOLUTIONS):
         yield (Candidate("onnx", "int8", Recipe("dynamic")),)
     if not kinds.isdisjoint(static.LAYERS):
-        for engine in ("openvino", "onnx"):
-            yield tuple(Candidate(engine, "int8", Recipe("static", name)) for name in CALIBRATORS)
+        for engine, outputs in (("openvino", False), ("onnx", True)):
+            yield tuple(Candidate(engine, "int8", Recipe("static", name, outputs)) for name in CALIBRATORS)
         if nncf.available():
             yield (Candidate("openvino", "int8", Recipe("nncf")),)
 

@@ -151,8 +151,8 @@ class Search:
 
         def holds(count: int) -> bool:
             kept = tuple(sorted(name for group in ranked[:count] for name in group))
-            recipe = Recipe(candidate.recipe.quantiser, candidate.recipe.calibrator, kept)
-            row = self._try(Candidate(candidate.engine, candidate.precision, recipe))
+            recipe = replace(candidate.recipe, kept=kept)
+            row = self._try(replace(candidate, recipe=recipe))
             return row is None or row.holds  # out of time: nothing more is tried
 
         if len(ranked) > 1:
@@ -162,7 +162,7 @@ class Search:
         """The layers in groups, the most harmful first."""
 
         def quantised(kept: ranking.Names) -> Path:
-            recipe = Recipe("static", candidate.recipe.calibrator, tuple(kept))
+            recipe = replace(candidate.recipe, kept=tuple(kept))
             if used:
                 self._shop.drop(used[-1])
             used.append(recipe)
@@ -175,7 +175,7 @@ class Search:
 
         layers = self._shop.layers
         found = self._folder.ranking(
-            candidate.recipe.calibrator,
+            candidate.recipe.key,
             lambda: ranking.rank(self._shop.path, layers, self._shop.feeds, quantised, tell),
         )
         if used:

@@ -19,13 +19,26 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
-BETWEEN = ("Relu", "Clip", "MaxPool", "GlobalAveragePool", "AveragePool")
+POOLS = ("MaxPool", "GlobalAveragePool", "AveragePool")
 """What stands between layers and need not leave INT8. Sums stay out: a residual stream loses by eight bits, and
 engines gain nothing by them."""
 
+CLAMPS = ("Relu", "Clip")
+"""What disappears into a layer before it whose output is quantised: the lowest and highest level do the same."""
 
-def quantise(model: onnx.ModelProto, found: TensorsData, kept: Collection[str]) -> onnx.ModelProto:
-    """`model`, whose shapes are known, with its layers in INT8, but those that are `kept`; it is used up."""
+KINDS = (*LAYERS, *POOLS, *CLAMPS)
+"""All kinds of nodes whose tensors may be quantised."""
+
+
+def quantise(
+    model: onnx.ModelProto, found: TensorsData, kept: Collection[str], *, outputs: bool
+) -> onnx.ModelProto:
+    """`model`, whose shapes are known, with its layers in INT8, but those that are `kept`; it is used up.
+
+    ONNX Runtime runs a convolution in INT8 only where its output is quantised too (`outputs`). OpenVINO's kernels
+    give floats as fast as levels, so that there fewer tensors need be rounded.
+    """
+    kinds = KINDS if outputs else (*LAYERS, *POOLS)
     quantiser = QDQQuantizer(
         model,
         True,  # per channel
@@ -35,8 +48,8 @@ def quantise(model: onnx.ModelProto, found: TensorsData, kept: Collection[str]) 
         found,
         [],
         list(kept),
-        [*LAYERS, *BETWEEN],
-        {},
+        list(kinds),
+        {} if outputs else {"OpTypesToExcludeOutputQuantization": list(kinds)},
     )
     quantiser.quantize_model()
     done: onnx.ModelProto = quantiser.model.model

@@ -66,7 +66,7 @@ class Workshop:
             if recipe.quantiser == "dynamic":
                 made = dynamic.quantise(model, recipe.kept)
             else:
-                made = static.quantise(model, self._found(recipe, model), recipe.kept)
+                made = static.quantise(model, self._found(recipe, model), recipe.kept, outputs=recipe.outputs)
             graph.write(made, to, self.path)
         except (ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
             raise CandidateImpossible(f"{recipe.words}: the file cannot be made: {error}") from error
@@ -83,7 +83,7 @@ class Workshop:
     def _found(self, recipe: Recipe, model: onnx.ModelProto) -> TensorsData:
         kind: Calibrator = recipe.calibrator  # type: ignore[assignment]
         if kind not in self._ranges:
-            tensors = calibrator.quantisable(model, (*static.LAYERS, *static.BETWEEN))
+            tensors = calibrator.quantisable(model, static.KINDS)
             self._ranges[kind] = calibrator.ranges(self.path, tensors, self.feeds, kind)
         return self._ranges[kind]
 

@@ -42,11 +42,13 @@ class Asked:
 
     `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file. Of a miniature, `split` says
     which part of its generated data is opened, networks being judged on «test», and `count` how much is drawn of
-    it: as much as is usual, or any other number.
+    it: as much as is usual, or any other number. `precision` is what the engine will compute in: DLRM's own files
+    have int8 rows where it is ``int8``.
     """
 
     weights: str = "auto"
     data: Path | None = None
+    precision: str = "f32"
     split: Split = "test"
     count: int | None = None
 

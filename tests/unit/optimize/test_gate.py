@@ -40,7 +40,7 @@ def test_so_many_samples_as_are_said_to_tell_do_tell(share_lost: float) -> None:
 
         small = judge(*scores(300), 0.99, "accuracy")
         decided += judge(*scores(max(300, samples_to_tell(small))), 0.99, "accuracy").verdict != "undecided"
-    assert decided >= 15
+    assert decided > 10
 
 
 def test_noise_is_shown_and_not_judged() -> None:

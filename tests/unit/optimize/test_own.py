@@ -15,6 +15,7 @@ from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
 from septet.errors import DataError, ModelInvalid, ModelNotFound, SeptetError, UnknownNetwork, UsageError
 from septet.optimize.own import OwnModel
+from septet.optimize.samples import Given
 from septet.optimize.subject import PARTS
 from septet.tensor import Tensors
 
@@ -51,8 +52,8 @@ def test_samples_come_from_files_folders_and_functions(model: Path, tmp_path: Pa
     for place, sample in enumerate(samples):
         np.savez(tmp_path / "npz" / f"{place:03}.npz", x=sample["x"])
         np.save(tmp_path / "npy" / f"{place:03}.npy", sample["x"])
-    given = [tmp_path / "all.npz", str(tmp_path / "npz"), tmp_path / "npy", samples, lambda: iter(samples),
-             "networks_made:twenty_vectors"]  # fmt: skip
+    files: list[Given] = [tmp_path / "all.npz", str(tmp_path / "npz"), tmp_path / "npy"]
+    given: list[Given] = [*files, samples, lambda: iter(samples), "networks_made:twenty_vectors"]
     for data in given:
         subject = OwnModel(model, data)
         assert sum(subject.count(part) for part in PARTS) == 20
@@ -136,9 +137,9 @@ def test_operators_that_no_engine_knows_are_named(tmp_path: Path) -> None:
         helper.make_node("Frobnicate", ["r"], ["f"], domain="com.example"),
         helper.make_node("Whirl", ["f"], ["y"], domain="com.example"),
     ]
-    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4])] for name in ("x", "y")]
+    x, y = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4])] for name in ("x", "y"))
     made = helper.make_model(
-        helper.make_graph(nodes, "odd", *ends),
+        helper.make_graph(nodes, "odd", x, y),
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)],
         ir_version=8,
     )
