@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Ledger(msgspec.Struct, forbid_unknown_fields=True):
     """All that was tried. `chosen` is the place of the row that is the product; `source` tells which FP32 model it
-    was, `fingerprint` which search."""
+    was, `fingerprint` which search; `out_of_time` says that not all was tried that was planned."""
 
     name: str
     source: str
@@ -60,6 +60,7 @@ class Ledger(msgspec.Struct, forbid_unknown_fields=True):
     passes: list[Applied] = []
     rows: list[Row] = []
     chosen: int | None = None
+    out_of_time: bool = False
     schema: int = SCHEMA
 
     @property

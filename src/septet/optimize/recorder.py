@@ -9,11 +9,24 @@ from typing import Self
 from septet.config import EngineConfig
 from septet.devices.device import Partition
 from septet.engines.engine import Engine
-from septet.tensor import Tensors
+from septet.tensor import Array, Tensors
+
+
+class _Noted(dict[str, Array]):
+    """Outputs that note in `read` which of them are asked for."""
+
+    def __init__(self, outputs: Tensors, read: set[str]) -> None:
+        super().__init__(outputs)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Array:
+        self._read.add(name)
+        return super().__getitem__(name)
 
 
 class Recorder(Engine):
-    """Answers as `inner` does, and keeps in `feeds` what each call got and in `answers` what it gave."""
+    """Answers as `inner` does, and keeps in `feeds` what each call got, in `answers` what it gave, and in `read`
+    the outputs that were asked for by name."""
 
     precisions = ()
 
@@ -22,6 +35,7 @@ class Recorder(Engine):
         self.inputs, self.outputs = inner.inputs, inner.outputs
         self.feeds: list[Tensors] = []
         self.answers: list[Tensors] = []
+        self.read: set[str] = set()
 
     @classmethod
     def version(cls) -> str:
@@ -35,7 +49,7 @@ class Recorder(Engine):
         answer = self._inner.infer(batch)
         self.feeds.append({name: array.copy() for name, array in batch.items()})
         self.answers.append(answer)
-        return answer
+        return _Noted(answer, self.read)
 
     def close(self) -> None:
         self._inner.close()

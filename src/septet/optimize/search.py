@@ -243,7 +243,8 @@ class Search:
 
     def _decide(self) -> None:
         """Take the fastest that keeps accuracy on samples that were not seen before, FP32 where there is none."""
-        if self.ledger.chosen is None:
+        if self.ledger.chosen is None or self.ledger.out_of_time != self.late:
+            self.ledger.out_of_time = self.late
             winner = next((row for row in self._finalists() if row.verdict == "kept"), self.ledger.reference)
             self.ledger.chosen = self.ledger.rows.index(winner)
             self._folder.save()

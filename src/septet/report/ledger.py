@@ -69,7 +69,7 @@ def ordered(ledger: Ledger) -> list[Row]:
 def conclusions(ledger: Ledger) -> list[str]:
     """What must be said below the table."""
     product = ledger.product
-    lines = list(ledger.notes)
+    lines = [*ledger.notes, *(["the time ran out before all was tried"] if ledger.out_of_time else [])]
     if product is None:
         return [*lines, "the search is not finished"]
     if product is ledger.reference:

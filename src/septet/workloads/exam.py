@@ -24,6 +24,9 @@ _SPLITS: dict[Part, Split] = {"calibration": "calibration", "search": "search", 
 BATCH = 16
 """Samples a call where speed is not what is asked."""
 
+HEAVY = 1e11
+"""Calls of more operations than this are timed one sample at a time: a batch gains nothing there."""
+
 MORE = 4
 """So many times the usual number of samples may be drawn for the last word, where the usual cannot tell."""
 
@@ -49,6 +52,7 @@ class MiniatureExam(Subject):
         self.data = "; ".join(f"{part}: {workload.data}" for part, workload in self._parts.items())
         self.notes = final.notes
         self.largest_only = final.largest_only
+        self.reads = _reads(final)
         self._samples: dict[Part, list[Tensors]] = {part: [] for part in self._parts}
         self._others: dict[tuple[Part, int], Workload] = {}
 
@@ -92,6 +96,19 @@ class MiniatureExam(Subject):
         return samples
 
 
+def _reads(workload: Workload) -> frozenset[str] | None:
+    """The outputs that the workload's predictor asks its engine for, heard on one sample."""
+    recorders: list[Recorder] = []
+
+    def recorded(path: Path | None) -> Engine:
+        recorders.append(Recorder(_reference_engine(path)))
+        return recorders[-1]
+
+    with workload.predictor(recorded) as predict:
+        predict(workload.collate([workload.sample(0)]))
+    return frozenset(recorders[0].read) or None
+
+
 class FullExam(Subject):
     """A network at full size, judged by how far its engine's outputs agree with FP32's.
 
@@ -106,6 +123,7 @@ class FullExam(Subject):
         self.model = workload.model
         self.judged = "speed" if noise else "agreement"
         self.notes = workload.notes if noise else (*workload.notes, AGREEMENT_NOTE)
+        self.batches = (1, 8) if 8 * workload.card.full.flops <= HEAVY else (1,)
         self._spans = _spans(len(workload), FEW if noise else MANY)
         self.data = f"{workload.data}: " + ", ".join(f"{len(span)} {part}" for part, span in self._spans.items())
         self._reference: dict[tuple[Part, int], list[Tensors]] = {}
