@@ -21,7 +21,8 @@ SCHEMA = 1
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One candidate.
 
-    `file` is relative to the search's folder, `size` in bytes with all that belongs to it. `search` is the
+    `file` is relative to the search's folder, and empty where it was removed; `size` is in bytes, with all that
+    belongs to it. `search` is the
     judgement on which it was chosen or not, `final` the one on samples not seen before; `verdict` is the last of
     both.
     """

@@ -93,8 +93,10 @@ class Search:
             self._done = place / (len(families) + 1)
             self._try_family(family)
         self._done = len(families) / (len(families) + 1)
+        self._try_rest_in_bf16()
         self._time()
         self._decide()
+        self._tidy()
         return self.ledger
 
     @property
@@ -144,6 +146,13 @@ class Search:
         best = max(rows, key=lambda row: row.search.ratio if row.search else 0.0)
         if not any(row.holds for row in rows) and best.search and best.candidate.recipe.quantiser == "static":
             self._give_back(best.candidate)
+
+    def _try_rest_in_bf16(self) -> None:
+        """Files in INT8 that hold, once more with what they leave in floating point computed in bf16."""
+        if Cpu.detect().bf16:
+            for row in [row for row in self.ledger.rows if row.holds]:
+                if (row.candidate.engine, row.candidate.precision) == ("openvino", "int8"):
+                    self._try(replace(row.candidate, precision="int8-bf16"))
 
     def _give_back(self, candidate: Candidate) -> None:
         """Find how few layers, of those that do most harm, must stay in floating point for `candidate` to hold."""
@@ -266,6 +275,15 @@ class Search:
         assert row.search is not None
         usual, most = self._count("final"), self.subject.most("final")
         return max(usual, min(most, samples_to_tell(row.search)))
+
+    def _tidy(self) -> None:
+        """Remove the files of what was rejected."""
+        wanted = {row.candidate.recipe for row in self.ledger.rows if row.verdict != "rejected"}
+        for row in list(self.ledger.rows):
+            if row.file and row.candidate.recipe not in wanted:
+                self._shop.drop(row.candidate.recipe)
+                self.ledger.put(replace(row, file=""))
+                self._folder.save()
 
     # Engines
 
