@@ -70,6 +70,9 @@ def write(model: onnx.ModelProto, path: Path, source: Path) -> None:
 def link(source: Path, to: Path) -> None:
     """Have the file `source` at `to` too, without a second copy of its bytes where the disk allows."""
     to.parent.mkdir(parents=True, exist_ok=True)
+    if to.exists() and to.samefile(source):
+        return
+    to.unlink(missing_ok=True)
     try:
         os.link(source, to)
     except OSError:

@@ -136,3 +136,18 @@ def test_weights_that_lie_outside_are_read_and_nodes_are_named_apart(tmp_path: P
         graph.array(graph.constants(read)["w1"]), graph.array(graph.constants(onnx.load(source))["w1"])
     )
     assert [path.name for path in graph.files(tmp_path / "out.onnx")] == ["out.onnx", "w.bin"]
+
+
+def test_tables_that_stay_outside_are_linked_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "OUTSIDE", 0)
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    model = onnx.load(perceptron(tmp_path / "a.onnx"))
+    source, to = tmp_path / "from" / "net.onnx", tmp_path / "to" / "net.onnx"
+    onnx.save(model, source, save_as_external_data=True, location="tables.bin", size_threshold=0)
+    feeds = [{"x": sample["x"][None]} for sample in vectors(2)]
+    apply(source, to, feeds, [*passes(None, largest_only=False), Pass("nothing", lambda model: 1)])
+    assert (tmp_path / "to" / "tables.bin").samefile(tmp_path / "from" / "tables.bin")
+    assert [path.name for path in graph.files(to)] == ["net.onnx", "tables.bin"]
+    for before, after in zip(outputs(source, feeds), outputs(to, feeds), strict=True):
+        np.testing.assert_array_equal(before["scores"], after["scores"])
