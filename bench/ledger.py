@@ -45,19 +45,32 @@ class Row:
         return "" if self.ceiling is None else f"≤ {self.ceiling:,g}"
 
 
-def report(measure: Callable[[], list[Row]] | Mapping[str, Callable[[], list[Row]]], title: str) -> None:
-    """Measure, print the table, write it where ``--json`` says; with ``--floor`` exit 1 if a bound is broken.
-
-    Where `measure` has parts, ``--part`` chooses one; all are measured otherwise.
-    """
-    parts = measure if isinstance(measure, Mapping) else {"all": measure}
+def parser_of(title: str) -> argparse.ArgumentParser:
+    """What reads the arguments that every script takes; a script may add its own."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--floor", action="store_true", help="exit 1 where a figure is outside its bound")
-    parser.add_argument("--part", choices=parts, help="measure only this part")
-    asked = parser.parse_args()
+    return parser
+
+
+def report(
+    measure: Callable[[], list[Row]] | Mapping[str, Callable[[], list[Row]]],
+    title: str,
+    asked: argparse.Namespace | None = None,
+) -> None:
+    """Measure, print the table, write it where ``--json`` says; with ``--floor`` exit 1 if a bound is broken.
+
+    Where `measure` has parts, ``--part`` chooses one; all are measured otherwise. `asked` is what `parser_of`
+    read, where the script had to know it before.
+    """
+    parts = measure if isinstance(measure, Mapping) else {"all": measure}
+    if asked is None:
+        parser = parser_of(title)
+        parser.add_argument("--part", choices=parts, help="measure only this part")
+        asked = parser.parse_args()
+    chosen = getattr(asked, "part", None)
     before = load_average()
-    rows = [row for name, part in parts.items() if asked.part in (None, name) for row in part()]
+    rows = [row for name, part in parts.items() if chosen in (None, name) for row in part()]
     where = machine(Cpu.detect(), before, load_average())
     _print(rows, title)
     print(f"{where.cpu}, {where.cores} cores, load {where.load[0]:.2f} to {where.load[1]:.2f}; commit {commit()}")

@@ -22,13 +22,13 @@ from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
 from septet.harness.library import Library
 from septet.pipelines.text import WordPieces
+from septet.score import Score, compare
 from septet.tensor import Tensors
-from septet.workloads.accuracy import compare
 from septet.workloads.bert import SPARSE
 from septet.workloads.squad import SquadWindows
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import INPUTS
-from septet.workloads.workload import Asked, Score, Workload, open_workload
+from septet.workloads.workload import Asked, Workload, open_workload
 
 ENGINES = ("openvino", "onnx")
 CALIBRATION, WINDOWS, ROUNDS = 100, 200, 7

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.volume import prepare
+from septet.score import mean
 from septet.tensor import Array
-from septet.workloads.accuracy import mean
 from septet.workloads.brats import dice
 from septet.workloads.split import Split
 from septet.workloads.tumours import Heads

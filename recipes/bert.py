@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.text import LENGTH, Passage, Window, WordPieces, split, windows
+from septet.score import mean
 from septet.tensor import Array
-from septet.workloads.accuracy import mean
 from septet.workloads.split import Split
 from septet.workloads.squad import Paragraph, SquadWindows, best, exact, f1
 from septet.workloads.tales import FILLERS, Tales, vocabulary

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines import table
+from septet.score import ratio
 from septet.tensor import Array
-from septet.workloads.accuracy import ratio
 from septet.workloads.auc import auc
 from septet.workloads.clicks import ClickLog
 from septet.workloads.recommender import DENSE, DLRM_MINI, Recommender, shapes

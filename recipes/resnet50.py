@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.image import Classifier
+from septet.score import wilson
 from septet.tensor import Array
-from septet.workloads.accuracy import wilson
 from septet.workloads.digits import DigitScenes
 from septet.workloads.resnet import EXPANSION, RESNET_MINI, Block, ResNet, blocks, shapes
 from septet.workloads.split import Split

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.audio import FEATURES, HOP, SPLICED, features
+from septet.score import Score, ratio
 from septet.tensor import Array
-from septet.workloads.accuracy import ratio
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import right_words, text_of
 from septet.workloads.speech import Spoken, Utterances
 from septet.workloads.transducer import AFTER, BEFORE, BLANK, LABELS, PREDICTING, RNNT_MINI, Transducer, shapes
-from septet.workloads.workload import Score
 from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PRECISIONS = ("f32", "bf16", "int8")
+PRECISIONS = ("f32", "bf16", "int8", "int8-bf16")
 """``f32`` and ``bf16`` say what the engine computes in; ``int8`` says that the file is quantised and that
-whatever the file leaves in floating point is computed in f32."""
+whatever the file leaves in floating point is computed in f32; ``int8-bf16`` that the rest is computed in bf16."""
 
 
 @dataclass(frozen=True)

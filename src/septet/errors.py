@@ -18,6 +18,10 @@
     │   ├── TensorMismatch
     │   ├── InferenceFailed
     │   └── EngineClosed
+    ├── OptimizeError           the search for a faster form of a network
+    │   ├── CandidateImpossible
+    │   ├── SearchElsewhere
+    │   └── NotOptimized
     ├── DataError               samples, labels, images
     ├── FetchError              downloads
     │   ├── Unreachable
@@ -156,6 +160,22 @@ class InferenceFailed(EngineError):
 
 class EngineClosed(EngineError):
     """The engine was used after ``close``."""
+
+
+class OptimizeError(SeptetError):
+    """A network could not be optimised."""
+
+
+class CandidateImpossible(OptimizeError):
+    """That file cannot be made of this network; the search goes on without it."""
+
+
+class SearchElsewhere(OptimizeError):
+    """The folder holds the search of another network, or of other terms, or another process is searching in it."""
+
+
+class NotOptimized(OptimizeError):
+    """There is no optimised form of that network here; the text says how to make one."""
 
 
 class DataError(SeptetError):

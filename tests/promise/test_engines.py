@@ -27,7 +27,7 @@ from septet.tensor import Array, TensorSpec
 
 CPU = Cpu.detect()
 WHOLE = CPU.partition()
-TOLERANCE = {"f32": 1e-4, "bf16": 3e-2, "int8": 0.1}
+TOLERANCE = {"f32": 1e-4, "bf16": 3e-2, "int8": 0.1, "int8-bf16": 0.1}
 
 COMPUTING = [
     (name, precision) for name in ENGINES if name != "null" for precision in engine_class(name).precisions
@@ -68,7 +68,7 @@ def opened(each: tuple[str, str], models: dict[str, Path]) -> Iterator[Open]:
 
     def open_(threads: int | None = None, streams: int = 1) -> Engine:
         config = EngineConfig(precision, threads, streams)
-        engines.append(load(name, models["int8" if precision == "int8" else "conv"], config, WHOLE))
+        engines.append(load(name, models["int8" if precision.startswith("int8") else "conv"], config, WHOLE))
         return engines[-1]
 
     yield open_
@@ -247,5 +247,7 @@ def test_openvino_computes_in_f32_unless_told_otherwise(models: dict[str, Path])
 def test_one_core_is_enough(each: tuple[str, str], models: dict[str, Path]) -> None:
     name, precision = each
     one = Partition("one", WHOLE.cores[:1])
-    with load(name, models["int8" if precision == "int8" else "conv"], EngineConfig(precision), one) as engine:
+    with load(
+        name, models["int8" if precision.startswith("int8") else "conv"], EngineConfig(precision), one
+    ) as engine:
         assert engine.infer({"image": images(1)})["scores"].shape == (1, 5)

@@ -16,6 +16,7 @@ from septet.errors import SeptetError
 COMMANDS = {
     "bench": "septet.cli.bench:bench",
     "serve": "septet.cli.serve:serve",
+    "optimize": "septet.cli.optimize:optimize",
     "networks": "septet.cli.networks:networks",
     "fetch": "septet.cli.fetch:fetch",
     "rules": "septet.cli.rules:rules",

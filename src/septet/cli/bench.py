@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from septet.engines.remote import SHARED
 from septet.errors import UsageError
 from septet.harness.ask import Ask
 from septet.harness.folder import ResultsFolder
-from septet.harness.result import Result, require_writable, save_results, write_whole
+from septet.harness.result import Result, save_results
 from septet.harness.rules import CATEGORIES, NETWORK_RULES, SCENARIOS, Category, Run, Scenario, runs_of
 from septet.harness.run import Session
 from septet.report.page import page
 from septet.report.table import figure, print_table
-from septet.workloads.workload import miniatures, workload_class
+from septet.whole import require_writable, write_whole
+from septet.workloads.optimizing import REPOSITORY, optimized_form
+from septet.workloads.workload import Asked, miniatures, workload_class
 
 MAIN_OPTIONS = {"category", "target", "threads", "mode", "official", "output", "json_file"}
 """The options that the main job takes."""
@@ -54,6 +57,9 @@ Work = tuple[Ask, tuple[Run, ...]]
 @click.option("--url", metavar="URL", help="Run it on a server that speaks KServe v2 instead: http://HOST:PORT "
               "or grpc://HOST:PORT, with /MODEL where the server does not call it as we do.")  # fmt: skip
 @click.option("--shared-memory", is_flag=True, help="Tensors go to the server through shared memory.")
+@click.option("--optimized", is_flag=True, help="Run what septet optimize made of the network, on its own engine.")
+@click.option("--repository", type=click.Path(path_type=Path), metavar="FOLDER", default=REPOSITORY,
+              show_default=True, help="Where optimised networks lie.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Cores to use.  [default: all]")
 @click.option("--streams", type=click.IntRange(1),
               help="Calls side by side.  [default: 1 for latency, one a core for throughput]")  # fmt: skip
@@ -78,6 +84,8 @@ def bench(
     shared_memory: bool,
     output: Path | None,
     json_file: Path | None,
+    optimized: bool,
+    repository: Path,
     **settings: Any,
 ) -> None:
     """Run NETWORK under the official MLPerf LoadGen, with the accuracy run.
@@ -98,6 +106,8 @@ def bench(
         workload_class(network)  # an unknown one is refused before anything else is looked at
         settings |= _remote(network, url, shared_memory)
         ask = Ask(network, **fixed, **settings)
+        if optimized:
+            ask = _of_product(ask, repository)
         work = [(ask, runs_of(network, ask.category, ratio, scenarios))]
     _finish(_run(work, folder), folder, json_file)
 
@@ -121,6 +131,17 @@ def _remote(network: str, url: str | None, shared_memory: bool) -> dict[str, str
 def _given(option: str) -> bool:
     """Whether an option stands on the command line."""
     return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
+def _of_product(ask: Ask, repository: Path) -> Ask:
+    """The same on the product of `septet optimize`, whose engine and precision are its own."""
+    for option in ("engine", "precision"):
+        if _given(option):
+            raise UsageError(f"--{option} does not go with --optimized: the product has its own")
+    product, file = optimized_form(ask.network, ask.size, Asked(ask.weights, ask.data), repository)
+    candidate = product.candidate
+    note = f"optimised: {candidate.words}, {product.row.verdict} at {100 * product.keep:g} % ({product.judged})"
+    return replace(ask, engine=candidate.engine, precision=candidate.precision, file=file, notes=(note,))
 
 
 def _refuse_options() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from septet.errors import UsageError
-from septet.harness.result import load_results, write_whole
+from septet.harness.result import load_results
+from septet.whole import write_whole
 
 
 @click.command()

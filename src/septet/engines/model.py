@@ -93,9 +93,10 @@ def require(path: Path) -> None:
 
 def require_precision(path: Path, quantised: bool, precision: str) -> None:
     """Raise PrecisionUnsupported where `precision` would be a wrong name for what the file computes in."""
-    if precision == "int8" and not quantised:
+    wanted = precision.startswith("int8")
+    if wanted and not quantised:
         raise PrecisionUnsupported(f"{path}: not a quantised file; quantise it first, or ask f32 or bf16")
-    if precision != "int8" and quantised:
+    if not wanted and quantised:
         raise PrecisionUnsupported(f"{path}: a quantised file; ask precision int8, not {precision}")
 
 

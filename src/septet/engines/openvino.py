@@ -26,7 +26,7 @@ from septet.tensor import Tensors, TensorSpec
 # engine does not phone home: without this module it does not report.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
-_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
+_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32", "int8-bf16": "bf16"}
 _TYPES = {"f32": "float32", "bf16": "bfloat16"}
 
 
@@ -37,7 +37,7 @@ class OpenVinoEngine(Engine):
     that the process may use.
     """
 
-    precisions = ("f32", "bf16", "int8")
+    precisions = ("f32", "bf16", "int8", "int8-bf16")
 
     def __init__(self, compiled: ov.CompiledModel, streams: int, names: set[str]) -> None:
         self._pool = Pool([compiled.create_infer_request() for _ in range(streams)])
@@ -61,7 +61,7 @@ class OpenVinoEngine(Engine):
             file = read_onnx(path)
             require_precision(path, file.quantised, config.precision)
             names |= {spec.name for spec in (*file.inputs, *file.outputs)}
-        if config.precision == "bf16" and not Cpu.detect().bf16:
+        if _HINTS[config.precision] == "bf16" and not Cpu.detect().bf16:
             raise PrecisionUnsupported("this CPU does not compute in bf16: ask f32 or int8")
         core = ov.Core()
         try:

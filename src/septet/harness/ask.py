@@ -19,6 +19,8 @@ class Ask:
 
     `official` asks for v0.7's durations and counts, `padded` for sequences that are all as long as the longest.
     `mode` says whether to run performance, accuracy, or both.
+    `file` is run in the place of the network's own: an optimised form of it, as the reference never is.
+    `notes` are lines that every output must show.
     """
 
     network: str
@@ -29,6 +31,7 @@ class Ask:
     padded: bool = False
     engine: str = "openvino"
     precision: str = "f32"
+    file: Path | None = None
     threads: int | None = None
     streams: int | None = None
     batch: int | None = None
@@ -36,6 +39,7 @@ class Ask:
     official: bool = False
     mode: Literal["both", "performance", "accuracy"] = "both"
     command: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def remote(self) -> bool:

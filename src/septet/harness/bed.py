@@ -61,7 +61,8 @@ class Bed:
         rate = self.calibration(self.threads).rate(1) if bounds.scenario == "Server" else 1.0
         layout = Layout(self.threads, ACCURACY_BATCH)
         job = self._job("accuracy", bounds, layout, f"{bounds.scenario}/{place}", rate)
-        job = msgspec.structs.replace(job, engine=engine, precision=precision, weights=weights)
+        file = job.file if place == "accuracy" else None
+        job = msgspec.structs.replace(job, engine=engine, precision=precision, weights=weights, file=file)
         process.test(job, self._tell(f"{bounds.scenario}, {place} of {engine} {precision}"))
         return read_accuracy(Path(job.folder))
 
@@ -87,6 +88,7 @@ class Bed:
             mode=mode,
             bounds=bounds,
             folder=str(ask.folder / ask.title / place),
+            file=str(ask.file) if ask.file else None,
             batch=layout.batch,
             rate=rate,
             give_up=give_up,

@@ -20,7 +20,8 @@ class Job(msgspec.Struct, frozen=True):
 
     `rate` is what LoadGen is told to expect or to issue, in its scenario's own unit: queries a second in
     Server, samples a second in Offline, queries a second in SingleStream, samples a query in MultiStream.
-    `give_up` ends a test as soon as it can no longer be valid. `padded` pads sequences to the longest.
+    `file` is loaded in the place of the network's own. `give_up` ends a test as soon as it can no longer be valid.
+    `padded` pads sequences to the longest.
     """
 
     network: str
@@ -38,6 +39,7 @@ class Job(msgspec.Struct, frozen=True):
     rate: float = 1.0
     give_up: bool = False
     padded: bool = False
+    file: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

@@ -7,8 +7,7 @@ from typing import Literal
 
 from septet.harness.result import Accuracy
 from septet.harness.rules import NetworkRules
-from septet.workloads.accuracy import compare
-from septet.workloads.workload import Score
+from septet.score import Score, compare
 
 
 def judge_paired(score: Score, reference: Score, ratio: float) -> Accuracy:

@@ -7,16 +7,14 @@ schema is refused, never half-understood.
 
 from __future__ import annotations
 
-import os
-import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from septet.errors import ResultsNewer, ResultsNotWritten, ResultsUnreadable
+from septet.errors import ResultsNewer, ResultsUnreadable
+from septet.whole import write_whole
 
 SCHEMA = 1
 
@@ -155,42 +153,3 @@ def save_results(path: Path, results: Sequence[Result]) -> None:
     """Write a results file whole or not at all. Raises ResultsNotWritten; an earlier file is then untouched."""
     text = msgspec.json.format(msgspec.json.encode(ResultsFile(list(results))), indent=2) + b"\n"
     write_whole(path, text)
-
-
-def require_writable(path: Path) -> None:
-    """Raise ResultsNotWritten where `path` plainly cannot be written: better before a long run than after."""
-    folder = path.parent
-    if not folder.is_dir():
-        raise ResultsNotWritten(f"{path}: not written: there is no folder {folder}")
-    if path.is_dir():
-        raise ResultsNotWritten(f"{path}: not written: it is a folder")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise ResultsNotWritten(f"{path}: not written: no permission")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path` by writing beside it and renaming, so that no reader sees half a file.
-
-    A path that is not a regular file (a pipe, a terminal) is written straight. Raises ResultsNotWritten.
-    """
-    try:
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            path.write_bytes(content)
-        else:
-            _write_and_rename(path, content)
-    except OSError as error:
-        raise ResultsNotWritten(f"{path}: not written: {error.strerror or error}") from error
-
-
-def _write_and_rename(path: Path, content: bytes) -> None:
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

@@ -19,7 +19,8 @@ from septet.harness.perform import Performance, perform
 from septet.harness.result import Accuracy, Latency, Loadgen, Metric, Result
 from septet.harness.rules import Run, Scenario, category_of, rules_of
 from septet.harness.scenario import Bounds, bounds_of
-from septet.workloads.workload import Asked, Score, Workload, open_workload
+from septet.score import Score
+from septet.workloads.workload import Asked, Workload, open_workload
 
 CLOCKED = "MultiStream as v0.7 defines it, which LoadGen 6 does not have: issued by Septet's own clock"
 
@@ -141,7 +142,7 @@ class Session:
     ) -> tuple[bool, list[str]]:
         """Whether the run is official by the full v0.7 rules, and the notes that every output must show."""
         ask, workload, rules = self.ask, self._workload, rules_of(self.ask.network)
-        notes = list(workload.notes)
+        notes = [*workload.notes, *ask.notes]
         if bounds.scenario == "MultiStream":
             notes.append(CLOCKED)
         if not ask.official:

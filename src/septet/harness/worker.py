@@ -94,7 +94,7 @@ class Worker:
         partition = Cpu.detect().partition()
 
         def load_engine(path: Path | None) -> Engine:
-            return load(job.engine, path, config, partition)
+            return load(job.engine, Path(job.file) if job.file else path, config, partition)
 
         self.predictor: Predictor = self.workload.predictor(load_engine)
         self.library = Library(self.workload)

@@ -51,6 +51,19 @@ class Dot:
     kind: int
 
 
+@dataclass(frozen=True)
+class Point:
+    """A ratio with its interval and verdict, at a speed."""
+
+    label: str
+    speed: float
+    value: float
+    low: float
+    high: float
+    verdict: str
+    kind: int
+
+
 def bars(title: str, rows: Sequence[Bar], unit: str) -> Markup:
     """Horizontal bars from zero, each with its words above and its figure beside it."""
     svg = _canvas(title, f"{'; '.join(f'{r.label} {words(r.value)} {unit}' for r in rows)}", _ROW * len(rows) + 8)
@@ -119,7 +132,35 @@ def dots(title: str, rows: Sequence[Dot], target: float) -> Markup:
     return _done(svg)
 
 
-def _mark(svg: ET.Element, x: float, y: float, row: Dot) -> None:
+def scatter(title: str, points: Sequence[Point], target: float) -> Markup:
+    """Ratios to FP32 in % over how many times as fast as FP32 each is, against the target."""
+    height, left, bottom = 260, 48, 34
+    described = "; ".join(f"{p.label}: {words(p.speed)} × at {100 * p.value:.2f} %, {p.verdict}" for p in points)
+    svg = _canvas(title, described, height)
+    rows = ticks(100 * min(target, *(p.low for p in points)), 100 * max(1.0, *(p.high for p in points)), 5)
+    columns = ticks(0, max(1.0, *(p.speed for p in points)))
+    x = Scale(columns[0], columns[-1], left, WIDTH - 14)
+    y = Scale(rows[0], rows[-1], height - bottom, 12)
+    for mark in rows:
+        _shape(svg, "line", "", x1=left, x2=WIDTH - 14, y1=y(mark), y2=y(mark), **{"class": "grid"})
+        _text(svg, left - 6, y(mark) + 4, f"{mark:g}", "tick end")
+    for mark in columns:
+        _shape(svg, "line", "", x1=x(mark), x2=x(mark), y1=12, y2=height - bottom, **{"class": "grid"})
+        _text(svg, x(mark), height - bottom + 16, f"{mark:g}", "tick middle")
+    _text(svg, (left + WIDTH) / 2, height - 2, "times the speed of FP32; % of FP32 kept", "tick middle")
+    line = y(100 * target)
+    _shape(
+        svg, "line", f"target {100 * target:g} %", x1=left, x2=WIDTH - 14, y1=line, y2=line, **{"class": "limit"}
+    )
+    _text(svg, left + 4, line - 4, f"target {100 * target:g} %", "note")
+    for p in points:
+        _shape(svg, "line", p.label, x1=x(p.speed), x2=x(p.speed), y1=y(100 * p.low), y2=y(100 * p.high),
+               **{"class": f"whisker s{p.kind % COLOURS}"})  # fmt: skip
+        _mark(svg, x(p.speed), y(100 * p.value), p)
+    return _done(svg)
+
+
+def _mark(svg: ET.Element, x: float, y: float, row: Dot | Point) -> None:
     """A disc for met, a cross for missed, a ring for undecided: colour is never the only sign."""
     kind = f"s{row.kind % COLOURS}"
     label = f"{row.label}: {100 * row.value:.2f} % ({100 * row.low:.2f} … {100 * row.high:.2f}), {row.verdict}"

@@ -4,29 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
 import jinja2
-from markupsafe import Markup
 
 from septet.harness.result import Result
 from septet.report.chart import Bar, Curve, Dot, bars, curves, dots
+from septet.report.picture import Picture
 from septet.report.scale import words
 from septet.report.table import figure
 
 Mark = TypeVar("Mark", Bar, Curve)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture with its heading and what to read from it."""
-
-    title: str
-    caption: str
-    svg: Markup
-    kinds: Sequence[tuple[int, str]] = ()
 
 
 def page(results: Sequence[Result]) -> str:

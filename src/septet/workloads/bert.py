@@ -16,9 +16,9 @@ from septet.engines.tokens import sequences_of
 from septet.errors import DataError, FetchError, ModelInvalid, NotSequences
 from septet.pipelines.sequence import Sequences
 from septet.pipelines.text import LENGTH, WordPieces, read_vocabulary
+from septet.score import Score, mean
 from septet.tensor import Array, Tensors
 from septet.workloads import transformer
-from septet.workloads.accuracy import mean
 from septet.workloads.card import Card, Counts
 from septet.workloads.fetch import fetch
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor, SequencePredictor
@@ -26,7 +26,7 @@ from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, b
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import BERT_LARGE, BERT_MINI
 from septet.workloads.weights import Found, Official, find, freed, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 OFFICIAL = Official(
     url="https://zenodo.org/record/3733910/files/model.onnx",
@@ -194,7 +194,8 @@ def _write_made_up(path: Path) -> None:
 def _mini(asked: Asked) -> Bert:
     sparse = asked.weights == SPARSE
     found = trained(f"{Bert.name}-{SPARSE}" if sparse else Bert.name, partial(transformer.build, BERT_MINI))
-    windows = SquadWindows(Tales("test").file(), WordPieces(vocabulary()), "tales, test split")
+    file = Tales(asked.split, asked.count).file()
+    windows = SquadWindows(file, WordPieces(vocabulary()), f"tales, {asked.split} split")
     opened = Bert("mini", found, windows, asked.padded)
     if sparse:
         opened.baseline, opened.notes = "auto", (*found.notes, SPARSE_NOTE)

@@ -16,17 +16,18 @@ import psutil
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines import table
+from septet.score import Score, ratio
 from septet.tensor import Array, Tensors
 from septet.workloads import recommender
-from septet.workloads.accuracy import ratio
 from septet.workloads.auc import auc
 from septet.workloads.card import Card, Counts
 from septet.workloads.clicks import QUANTILES, ClickLog
 from septet.workloads.criteo import Criteo
 from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.recommender import DENSE, DLRM, DLRM_MINI, Recommender
+from septet.workloads.split import Split
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 SEED = 26
 MADE_UP = 2_048
@@ -59,9 +60,9 @@ class GeneratedLog(Log):
 
     labelled = True
 
-    def __init__(self) -> None:
-        self._log = ClickLog("test")
-        self.words = f"click log of a hidden model, test split, {len(self._log):,} samples of 100 to 700 pairs"
+    def __init__(self, split: Split, count: int | None = None) -> None:
+        self._log = ClickLog(split, count)
+        self.words = f"click log of a hidden model, {split} split, {len(self._log):,} samples of 100 to 700 pairs"
 
     def __len__(self) -> int:
         return len(self._log)
@@ -168,7 +169,7 @@ class Dlrm(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Dlrm:
-        return _mini(asked.precision == "int8") if size == "mini" else _full(asked)
+        return _mini(asked) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._log)
@@ -249,12 +250,14 @@ def _rows_of(path: Path) -> Recommender:
     return Recommender(DLRM.bottom, DLRM.top, tables)
 
 
-def _mini(int8: bool) -> Dlrm:
+def _mini(asked: Asked) -> Dlrm:
+    int8 = asked.precision == "int8"
+
     def build(weights: Mapping[str, Array]) -> onnx.ModelProto:
         return recommender.build(DLRM_MINI, recommender.rows_as_int8(weights) if int8 else weights)
 
     found = trained(Dlrm.name, build, "-int8" if int8 else "")
-    return Dlrm("mini", found, GeneratedLog(), DLRM_MINI)
+    return Dlrm("mini", found, GeneratedLog(asked.split, asked.count), DLRM_MINI)
 
 
 def _names(file: OnnxFile, path: Path, net: Recommender) -> tuple[str, str, str]:

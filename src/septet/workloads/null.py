@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from septet.errors import DataError
+from septet.score import Score, share
 from septet.tensor import Tensors
-from septet.workloads.accuracy import share
 from septet.workloads.card import Card, Counts
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 SAMPLES = 1_024
 

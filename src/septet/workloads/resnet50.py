@@ -14,16 +14,16 @@ import onnx
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import ModelInvalid
 from septet.pipelines.image import Classifier
+from septet.score import Score, share
 from septet.tensor import Array, Tensors
 from septet.workloads import digits, resnet
-from septet.workloads.accuracy import share
 from septet.workloads.card import Card, Counts
 from septet.workloads.imagenet import Images, MadeUpImages, open_images
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
 from septet.workloads.split import Split
 from septet.workloads.weights import Found, Official, find, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 OFFICIAL = Official(
     url="https://zenodo.org/record/2592612/files/resnet50_v1.onnx",
@@ -40,8 +40,8 @@ class SceneImages(Images):
 
     labelled = True
 
-    def __init__(self, split: Split) -> None:
-        self._scenes = digits.DigitScenes(split)
+    def __init__(self, split: Split, count: int | None = None) -> None:
+        self._scenes = digits.DigitScenes(split, count)
         self.words = f"digit scenes, {split} split, {len(self._scenes):,} images"
 
     def __len__(self) -> int:
@@ -58,6 +58,7 @@ class ResNet50(Workload):
     """Image classification; the metric is top-1 in %."""
 
     name: ClassVar[str] = "resnet50"
+    largest_only: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         full=Counts(25_557_032, 8.18e9, "one image, 224×224"),
         mini=Counts(248_012, 8.13e6, "one image, 64×64"),
@@ -80,7 +81,7 @@ class ResNet50(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> ResNet50:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -119,9 +120,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(resnet.build(RESNET50, resnet.synthetic(RESNET50, SEED)), path)
 
 
-def _mini() -> ResNet50:
+def _mini(split: Split, count: int | None) -> ResNet50:
     found = trained(ResNet50.name, partial(resnet.build, RESNET_MINI))
-    return ResNet50("mini", RESNET_MINI, found, SceneImages("test"))
+    return ResNet50("mini", RESNET_MINI, found, SceneImages(split, count))
 
 
 def _image_input(file: OnnxFile, path: Path, net: ResNet) -> str:

@@ -17,17 +17,18 @@ from onnx import numpy_helper
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines.audio import FEATURES, RATE, features
+from septet.score import Score, ratio
 from septet.tensor import Array, Tensors
 from septet.workloads import transducer
-from septet.workloads.accuracy import ratio
 from septet.workloads.card import Card, Counts
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import LONGEST, LibriSpeech, right_words, text_of
 from septet.workloads.predictor import LoadEngine, Predictor, Rows
 from septet.workloads.speech import Utterances
+from septet.workloads.split import Split
 from septet.workloads.transducer import RNNT, RNNT_MINI, Transducer
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 SEED = 7
 MADE_UP = 256
@@ -55,9 +56,9 @@ class SpokenStrings:
 
     labelled = True
 
-    def __init__(self) -> None:
-        self._utterances = Utterances("test")
-        self.words = f"spoken strings of an invented tongue, test split, {len(self):,} utterances"
+    def __init__(self, split: Split, count: int | None = None) -> None:
+        self._utterances = Utterances(split, count)
+        self.words = f"spoken strings of an invented tongue, {split} split, {len(self):,} utterances"
 
     def __len__(self) -> int:
         return len(self._utterances)
@@ -156,7 +157,7 @@ class Rnnt(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Rnnt:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._speech)
@@ -212,9 +213,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(transducer.build(RNNT, transducer.synthetic(RNNT, SEED)), path)
 
 
-def _mini() -> Rnnt:
+def _mini(split: Split, count: int | None) -> Rnnt:
     found = trained(Rnnt.name, partial(transducer.build, RNNT_MINI))
-    return Rnnt("mini", RNNT_MINI, found, SpokenStrings())
+    return Rnnt("mini", RNNT_MINI, found, SpokenStrings(split, count))
 
 
 def _require(file: OnnxFile, path: Path, net: Transducer) -> None:

@@ -14,15 +14,15 @@ from septet.engines.engine import Engine
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.detector import Detector, Levels
+from septet.score import Score, jackknife
 from septet.tensor import Array, Tensors, TensorSpec
-from septet.workloads.accuracy import jackknife
 from septet.workloads.coco import ANNOTATIONS, Coco, Pictures, PlainPictures
 from septet.workloads.imagenet import MadeUpImages, open_images
 from septet.workloads.precision import mean_average_precision
 from septet.workloads.predictor import LoadEngine, Predictor
 from septet.workloads.suppression import Suppression
 from septet.workloads.weights import Found
-from septet.workloads.workload import Score, Size, Workload
+from septet.workloads.workload import Size, Workload
 
 INDEX = "sample index"
 """The tensor that carries a sample's index beside its image: v0.7 wants it in each row of an answer."""

@@ -17,6 +17,7 @@ from septet.workloads.card import Card, Counts
 from septet.workloads.coco import ScenePictures
 from septet.workloads.mobilenet import SSD_MOBILENET, SSD_MOBILENET_MINI, MobileNet
 from septet.workloads.priors import mobilenet_priors
+from septet.workloads.split import Split
 from septet.workloads.ssd import Net, Ssd, open_pictures
 from septet.workloads.suppression import Suppression
 from septet.workloads.weights import Unchecked, find, trained
@@ -54,7 +55,7 @@ class SsdMobileNet(Ssd):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> SsdMobileNet:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def categories(self, classes: Array) -> Array:
         """Classes are category numbers as they are."""
@@ -83,6 +84,6 @@ def _write_made_up(path: Path) -> None:
     onnx.save(mobilenet.build(SSD_MOBILENET, mobilenet.synthetic(SSD_MOBILENET, SEED)), path)
 
 
-def _mini() -> SsdMobileNet:
+def _mini(split: Split, count: int | None) -> SsdMobileNet:
     found = trained(SsdMobileNet.name, partial(mobilenet.build, SSD_MOBILENET_MINI))
-    return SsdMobileNet("mini", net_of(SSD_MOBILENET_MINI), found, ScenePictures("test"))
+    return SsdMobileNet("mini", net_of(SSD_MOBILENET_MINI), found, ScenePictures(split, count))

@@ -17,6 +17,7 @@ from septet.workloads.card import Card, Counts
 from septet.workloads.coco import ScenePictures
 from septet.workloads.priors import resnet34_priors
 from septet.workloads.resnet34 import SSD_RESNET34, SSD_RESNET34_MINI, ResNet34
+from septet.workloads.split import Split
 from septet.workloads.ssd import Net, Ssd, open_pictures
 from septet.workloads.suppression import Suppression
 from septet.workloads.weights import Unchecked, find, trained
@@ -45,7 +46,7 @@ class SsdResNet34(Ssd):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> SsdResNet34:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def categories(self, classes: Array) -> Array:
         """Class 1 is the first category of the annotations, and so on without gaps."""
@@ -76,6 +77,6 @@ def _write_made_up(path: Path) -> None:
     onnx.save(resnet34.build(SSD_RESNET34, resnet34.synthetic(SSD_RESNET34, SEED)), path)
 
 
-def _mini() -> SsdResNet34:
+def _mini(split: Split, count: int | None) -> SsdResNet34:
     found = trained(SsdResNet34.name, partial(resnet34.build, SSD_RESNET34_MINI))
-    return SsdResNet34("mini", net_of(SSD_RESNET34_MINI), found, ScenePictures("test"))
+    return SsdResNet34("mini", net_of(SSD_RESNET34_MINI), found, ScenePictures(split, count))

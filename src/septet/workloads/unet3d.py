@@ -14,16 +14,17 @@ import onnx
 from septet.engines.model import OnnxFile, read_onnx
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.volume import Prepared, prepare
+from septet.score import Score, mean
 from septet.tensor import Array, Tensors
 from septet.workloads import unet
-from septet.workloads.accuracy import mean
 from septet.workloads.brats import Brats, dice
 from septet.workloads.card import Card, Counts
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
+from septet.workloads.split import Split
 from septet.workloads.tumours import Heads
 from septet.workloads.unet import UNET_3D, UNET_3D_MINI, UNet
 from septet.workloads.weights import Found, Unchecked, find, trained
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 OFFICIAL = Unchecked("https://zenodo.org/record/3928973/files/224_224_160.onnx")
 """v0.7's ONNX file."""
@@ -79,6 +80,7 @@ class UNet3D(Workload):
     """Segmentation of tumours; the metric is the mean Dice score of the three regions."""
 
     name: ClassVar[str] = "3d-unet"
+    largest_only: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         full=Counts(29_695_520, 3.258e12, "one volume, 4×224×224×160"),
         mini=Counts(285_376, 9.21e8, "one volume, 4×32×32×32"),
@@ -100,7 +102,7 @@ class UNet3D(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> UNet3D:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.split, asked.count) if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._volumes)
@@ -154,9 +156,9 @@ def _write_made_up(path: Path) -> None:
     onnx.save(unet.build(UNET_3D, unet.synthetic(UNET_3D, SEED)), path)
 
 
-def _mini() -> UNet3D:
+def _mini(split: Split, count: int | None) -> UNet3D:
     found = trained(UNet3D.name, partial(unet.build, UNET_3D_MINI))
-    return UNet3D("mini", UNET_3D_MINI, found, Heads("test"))
+    return UNet3D("mini", UNET_3D_MINI, found, Heads(split, count))
 
 
 def _names(file: OnnxFile, path: Path, net: UNet) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import ClassVar, Literal
@@ -13,10 +13,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from septet.errors import DataError, UnknownNetwork, UsageError
-from septet.tensor import Array, Tensors
+from septet.score import Score
+from septet.tensor import Tensors
 from septet.workloads.card import Card
 from septet.workloads.fetch import data_dir
 from septet.workloads.predictor import LoadEngine, Predictor
+from septet.workloads.split import Split
 from septet.workloads.weights import Origin, shipped
 
 Size = Literal["full", "mini"]
@@ -39,39 +41,18 @@ class Asked:
     """What the user said about model and data; ``None`` where nothing was said.
 
     `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file; of a miniature, one of the
-    workload's `variants`. `precision` is what the engine
-    will compute in: DLRM's own files have int8 rows where it is ``int8``. `padded` asks that sequences be padded
-    to the longest that the network takes, instead of each running at its own length.
+    workload's `variants`. Of a miniature, `split` says which part of its generated data is opened, networks being
+    judged on «test», and `count` how much is drawn of it: as much as is usual, or any other number. `precision` is
+    what the engine will compute in: DLRM's own files have int8 rows where it is ``int8``. `padded` asks that
+    sequences be padded to the longest that the network takes, instead of each running at its own length.
     """
 
     weights: str = "auto"
     data: Path | None = None
     precision: str = "f32"
     padded: bool = False
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric over a set of samples.
-
-    `value`, `low` and `high` are in `unit`; `low` and `high` bound a 95 % confidence interval.
-    `per_sample` is float64[samples], the metric's part of each sample in the order of the data set, so
-    that two scores over the same samples can be compared pair by pair: their mean is proportional to
-    `value`, and 1 is about what a sample wholly right adds. `graded` says that a small change of outputs
-    changes parts a little; otherwise a sample's part stays or jumps, as right and wrong do.
-    """
-
-    metric: str
-    unit: str
-    value: float
-    low: float
-    high: float
-    per_sample: Array = field(repr=False)
-    graded: bool = False
-
-    @property
-    def samples(self) -> int:
-        return len(self.per_sample)
+    split: Split = "test"
+    count: int | None = None
 
 
 class Workload(ABC):
@@ -97,6 +78,8 @@ class Workload(ABC):
     """The weights of the FP32 reference that answers are held against; None: the workload's own."""
     notes: tuple[str, ...] = ()
     """Lines that every output must show, such as «synthetic weights: speed only»."""
+    largest_only: ClassVar[bool] = False
+    """Whether of the network's outputs only the largest entry of the second dimension, classes, counts."""
 
     @classmethod
     @abstractmethod

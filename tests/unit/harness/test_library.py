@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from septet.harness.library import Library
+from septet.score import Score
 from septet.tensor import Tensors
 from septet.workloads.predictor import LoadEngine, Predictor
-from septet.workloads.workload import Asked, Score, Size, Workload
+from septet.workloads.workload import Asked, Size, Workload
 
 
 class Rows(Workload):

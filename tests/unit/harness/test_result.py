@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from results_made import made_results
-from septet.errors import ResultsNewer, ResultsNotWritten, ResultsUnreadable
-from septet.harness.result import SCHEMA, load_results, save_results, write_whole
+from septet.errors import ResultsNewer, ResultsUnreadable
+from septet.harness.result import SCHEMA, load_results, save_results
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
@@ -37,24 +37,3 @@ def test_what_is_not_a_results_file_is_refused(tmp_path: Path, text: str) -> Non
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ResultsUnreadable, match="No such file"):
         load_results(tmp_path / "none.json")
-
-
-def test_a_full_disk_is_told() -> None:
-    with pytest.raises(ResultsNotWritten, match="No space left"):
-        write_whole(Path("/dev/full"), b"x" * 100_000)
-
-
-def test_a_failed_write_leaves_the_earlier_file_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "results.json"
-    write_whole(path, b"earlier")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ResultsNotWritten, match="No space left"):
-        write_whole(path, b"later")
-    assert path.read_bytes() == b"earlier"
-    assert list(tmp_path.iterdir()) == [path]

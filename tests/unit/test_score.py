@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from septet.score import Score, compare, jackknife, mean, ratio, wilson
 from septet.tensor import Array
-from septet.workloads.accuracy import compare, jackknife, mean, ratio, wilson
-from septet.workloads.workload import Score
 
 
 def score(per_sample: Array) -> Score:
@@ -120,3 +119,13 @@ def test_graded_scores_that_barely_differ_are_told_apart_from_few_samples() -> N
     assert compare(score, mean("Dice", "", reference, graded=True), 0.999).verdict == "met"
     jumpy = mean("Dice", "", reference * 0.9995)
     assert compare(jumpy, mean("Dice", "", reference), 0.999).verdict == "undecided"
+
+
+def test_who_looks_again_must_be_surer() -> None:
+    draw = np.random.default_rng(4)
+    x, y = (draw.random((2, 2_000)) < 0.9).astype(float)
+    looks = [compare(score(x), score(y), 0.99, looks) for looks in (1, 2, 5)]
+    widths = [found.ratio_high - found.ratio_low for found in looks]
+    assert widths[0] < widths[1] < widths[2]
+    # the normal's 99.5th percentile over its 97.5th
+    assert widths[2] / widths[0] == pytest.approx(2.575829 / 1.959964, rel=1e-5)

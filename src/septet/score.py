@@ -1,21 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals, and the comparison of a score with its FP32 reference. All intervals are of 95 % confidence."""
+"""Score: a metric over a set of samples with its interval, and its comparison with a reference.
+
+All intervals are of 95 % confidence."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from septet.tensor import Array
-from septet.workloads.workload import Score
 
 Z = 1.959964
 """The standard normal's 97.5th percentile."""
 
 Verdict = Literal["met", "missed", "undecided"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric over a set of samples.
+
+    `value`, `low` and `high` are in `unit`; `low` and `high` bound a 95 % confidence interval.
+    `per_sample` is float64[samples], the metric's part of each sample in the order of the data set, so
+    that two scores over the same samples can be compared pair by pair: their mean is proportional to
+    `value`, and 1 is about what a sample wholly right adds. `graded` says that a small change of outputs
+    changes parts a little; otherwise a sample's part stays or jumps, as right and wrong do.
+    """
+
+    metric: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    per_sample: Array = field(repr=False)
+    graded: bool = False
+
+    @property
+    def samples(self) -> int:
+        return len(self.per_sample)
 
 
 @dataclass(frozen=True)
@@ -79,8 +105,11 @@ def jackknife(metric: str, unit: str, value: float, without: Array, *, scale: fl
     return Score(metric, unit, scale * value, scale * low, scale * high, parts, graded=True)
 
 
-def compare(score: Score, reference: Score, target: float) -> Comparison:
+def compare(score: Score, reference: Score, target: float, looks: int = 1) -> Comparison:
     """Hold `score` against `reference`, sample by sample, at the ratio `target`.
+
+    Where it is the k-th that is held against the same samples, one after the other until one is good enough, the
+    interval is of 1 − 0.05 ÷ k confidence (Bonferroni): who looks more often is more often fooled.
 
     The ratio of the means r = Σx ÷ Σy has, by the delta method (Cochran, «Sampling Techniques», 3rd ed., §6.3),
     the variance Σ(x − r·y)² ÷ (Σy)². To the pairs seen, one that was lost and one that was gained are
@@ -97,15 +126,19 @@ def compare(score: Score, reference: Score, target: float) -> Comparison:
     seen = float(x.sum()) / total
     if not score.graded:
         x, y = np.append(x, (0.0, 1.0)), np.append(y, (1.0, 0.0))
-    low, high = _interval(x, y)
+    low, high = _interval(x, y, _z(looks))
     low, high = min(low, seen), max(high, seen)
     return Comparison(seen, low, high, *_verdict(low, high, seen, target, score.samples))
 
 
-def _interval(x: np.typing.NDArray[np.float64], y: np.typing.NDArray[np.float64]) -> tuple[float, float]:
+def _z(looks: int) -> float:
+    return Z if looks == 1 else NormalDist().inv_cdf(1 - 0.025 / looks)
+
+
+def _interval(x: Array, y: Array, z: float = Z) -> tuple[float, float]:
     total = float(y.sum())
     ratio = float(x.sum()) / total
-    half = Z * math.sqrt(float(((x - ratio * y) ** 2).sum())) / total
+    half = z * math.sqrt(float(((x - ratio * y) ** 2).sum())) / total
     return ratio - half, ratio + half
 
 

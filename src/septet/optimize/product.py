@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The product: a model-repository entry, in the layout of Triton's repositories.
+
+``NAME/config.pbtxt``, ``NAME/1/model.onnx`` (or ``model.xml`` and ``model.bin``), and beside them
+``product.json``: the recipe, the ledger's row, and on what terms it was found.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from septet.config import EngineConfig
+from septet.devices.cpu import Cpu
+from septet.engines.engine import load
+from septet.errors import ResultsNotWritten, ResultsUnreadable
+from septet.optimize import graph
+from septet.optimize.candidate import Candidate
+from septet.optimize.folder import whole_folder
+from septet.optimize.ledger import Ledger, Row
+from septet.optimize.passes import Applied
+from septet.tensor import TensorSpec
+
+PRODUCT = "product.json"
+VERSION = "1"
+
+MAX_BATCH = 64
+"""What a server may put into one call where the model's batch is free."""
+
+_PLATFORMS = {"onnx": 'platform: "onnxruntime_onnx"', "openvino": 'backend: "openvino"'}
+
+
+class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An optimised network: what was chosen, and all that must be said of it. `source` tells which FP32 model it
+    was made of, as `septet.optimize.graph.digest` does."""
+
+    name: str
+    source: str
+    file: str
+    row: Row
+    keep: float
+    judged: str
+    data: str
+    notes: list[str]
+    passes: list[Applied]
+    speedup: float | None
+    cpu: str
+    versions: dict[str, str]
+
+    @property
+    def candidate(self) -> Candidate:
+        """Engine, precision and recipe."""
+        return self.row.candidate
+
+
+def put(ledger: Ledger, file: Path, repository: Path) -> Path:
+    """Put the chosen row of `ledger`, whose model file is `file`, into `repository`; the folder of the entry.
+
+    An earlier entry of that name is replaced, if it is one of Septet's. Raises ResultsNotWritten.
+    """
+    row = ledger.product
+    assert row is not None
+    entry = repository / ledger.name
+    if entry.exists() and not (entry / PRODUCT).exists():
+        raise ResultsNotWritten(f"{entry}: not replaced: it holds something that septet optimize did not make")
+    new, old = (repository / f".{ledger.name}.{age}" for age in ("new", "old"))
+    try:
+        for left in (new, old):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with whole_folder(new) as beside:
+            _fill(ledger, row, file, beside)
+        if entry.exists():
+            entry.rename(old)
+        new.rename(entry)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ResultsNotWritten(f"{entry}: not written: {error.strerror or error}") from error
+    return entry
+
+
+def is_product(repository: Path, name: str) -> bool:
+    """Whether the repository has an entry called `name` that Septet made."""
+    return (repository / name / PRODUCT).is_file()
+
+
+def open_product(repository: Path, name: str) -> tuple[Product, Path]:
+    """The product called `name` and the path of its model file. Raises ResultsUnreadable."""
+    entry = repository / name
+    path = entry / PRODUCT
+    try:
+        product = msgspec.json.decode(path.read_bytes(), type=Product)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ResultsUnreadable(f"{path}: not a product of septet optimize: {error}") from error
+    return product, entry / VERSION / product.file
+
+
+def _fill(ledger: Ledger, row: Row, file: Path, entry: Path) -> None:
+    for part in graph.files(file):
+        graph.link(part, entry / VERSION / part.name)
+    product = Product(
+        name=ledger.name,
+        source=ledger.source,
+        file=file.name,
+        row=row,
+        keep=ledger.keep,
+        judged=ledger.judged,
+        data=ledger.data,
+        notes=ledger.notes,
+        passes=ledger.passes,
+        speedup=ledger.speedup(row),
+        cpu=ledger.cpu,
+        versions=ledger.versions,
+    )
+    (entry / PRODUCT).write_bytes(msgspec.json.format(msgspec.json.encode(product), indent=2) + b"\n")
+    (entry / "config.pbtxt").write_text(config(ledger.name, row.candidate, file))
+
+
+def config(name: str, candidate: Candidate, file: Path) -> str:
+    """The entry's ``config.pbtxt``, as Triton's model_config.proto spells it."""
+    with load(candidate.engine, file, EngineConfig(candidate.precision, 1), Cpu.detect().partition()) as engine:
+        inputs, outputs = engine.inputs, engine.outputs
+    batched = all(spec.shape[:1] == (None,) for spec in (*inputs, *outputs))
+    lines = [
+        f"name: {json.dumps(name)}",
+        _PLATFORMS[candidate.engine],
+        f"default_model_filename: {json.dumps(file.name)}",
+        f"max_batch_size: {MAX_BATCH if batched else 0}",
+        *_tensors("input", inputs, batched),
+        *_tensors("output", outputs, batched),
+        "instance_group [ { kind: KIND_CPU count: 1 } ]",
+        *(["dynamic_batching { }"] if batched else []),
+        f'parameters {{ key: "precision" value {{ string_value: {json.dumps(candidate.precision)} }} }}',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tensors(kind: str, specs: Sequence[TensorSpec], batched: bool) -> list[str]:
+    """A block a tensor; where batches are free, their dimension goes without saying."""
+    return [
+        f"{kind} [ {{ name: {json.dumps(spec.name)} data_type: {_type(spec.dtype)} "
+        f"dims: [ {', '.join(str(-1 if dim is None else dim) for dim in spec.shape[batched:])} ] }} ]"
+        for spec in specs
+    ]
+
+
+def _type(dtype: np.dtype[np.generic]) -> str:
+    """model_config.proto's name of a dtype."""
+    names = {"bool": "BOOL", "bfloat16": "BF16", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+    return f"TYPE_{names.get(dtype.name) or dtype.name.upper()}"

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's samples: from a file, a folder, or a function of theirs."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import numpy as np
+
+from septet.errors import DataError, UsageError
+from septet.tensor import Array, Tensors, TensorSpec
+
+Given = str | Path | Iterable[Tensors] | Callable[[], Iterable[Tensors]]
+"""``samples.npz``, a folder, ``module:function``, or in Python the samples themselves."""
+
+
+class Samples(ABC):
+    """Samples by their place: arrays by input name, without the dimension of batches where that is free or 1."""
+
+    words: str
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Tensors:
+        """Sample `index`. Raises DataError, naming the file."""
+
+
+class ArchiveSamples(Samples):
+    """One ``.npz`` with an array [samples, …] for each input; others in it, labels perhaps, are passed over."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        arrays = _read(path)
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise DataError(f"{path}: has no array {', '.join(missing)}; it has: {', '.join(arrays)}")
+        self._arrays = {name: arrays[name] for name in names}
+        counts = {len(array) if array.ndim else 0 for array in self._arrays.values()}
+        if len(counts) != 1 or counts == {0}:
+            raise DataError(f"{path}: its arrays do not hold the same number of samples, at least one")
+        self._count = counts.pop()
+        self.words = f"{path.name}, {self._count:,} samples"
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Tensors:
+        return {name: array[index] for name, array in self._arrays.items()}
+
+
+class FolderSamples(Samples):
+    """A folder with one ``.npz`` a sample, an array for each input, or one ``.npy`` where there is one input."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._names = names
+        kinds = (".npz", ".npy") if len(names) == 1 else (".npz",)
+        self._files = sorted(path for path in folder.iterdir() if path.suffix in kinds)
+        if not self._files:
+            raise DataError(f"{folder}: holds no {' or '.join(kinds)} files, one a sample")
+        self.words = f"{folder.name}, {len(self):,} files"
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Tensors:
+        path = self._files[index]
+        if path.suffix == ".npy":
+            return {self._names[0]: _read_one(path)}
+        arrays = _read(path)
+        missing = [name for name in self._names if name not in arrays]
+        if missing:
+            raise DataError(f"{path}: has no array {', '.join(missing)}")
+        return {name: arrays[name] for name in self._names}
+
+
+class GivenSamples(Samples):
+    """Samples that Python code gave."""
+
+    def __init__(self, given: Iterable[Tensors], words: str) -> None:
+        self._samples: list[Tensors] = []
+        for sample in given:
+            if not isinstance(sample, Mapping):
+                raise DataError(f"{words}: gave {type(sample).__name__}, not arrays by input name")
+            self._samples.append({name: np.asarray(array) for name, array in sample.items()})
+        if not self._samples:
+            raise DataError(f"{words}: gave no samples")
+        self.words = f"{words}, {len(self):,} samples"
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Tensors:
+        return self._samples[index]
+
+
+def open_samples(given: Given, inputs: Sequence[TensorSpec]) -> Samples:
+    """The samples for a network with these inputs. Raises DataError, UsageError."""
+    names = [spec.name for spec in inputs]
+    if callable(given):
+        return GivenSamples(given(), getattr(given, "__name__", "a function"))
+    if not isinstance(given, str | Path):
+        return GivenSamples(given, "given samples")
+    path = Path(given)
+    if path.is_dir():
+        return FolderSamples(path, names)
+    if path.suffix == ".npz" or path.exists():
+        return ArchiveSamples(path, names)
+    if ":" in str(given):
+        return GivenSamples(call(str(given))(), str(given))
+    raise DataError(f"{given}: neither an .npz file, a folder, nor module:function")
+
+
+def call(name: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names; modules of the working folder count. Raises UsageError."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"{name}: not module:function: {error}") from error
+    if not callable(found):
+        raise UsageError(f"{name}: is no function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            if isinstance(found, np.ndarray):
+                raise DataError(f"{path}: one array without a name, not an .npz file")
+            return dict(found)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_one(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    return array

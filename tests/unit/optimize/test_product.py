@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import septet
+from networks_made import perceptron, vectors
+from septet.config import EngineConfig
+from septet.devices.cpu import Cpu
+from septet.engines.engine import load
+from septet.errors import NotOptimized, ResultsNotWritten, ResultsUnreadable, UsageError
+from septet.optimize.product import open_product
+from septet.workloads.optimizing import Optimized, optimized_form
+from septet.workloads.workload import Asked
+
+
+def made(folder: Path) -> Optimized:
+    return septet.optimize(
+        perceptron(folder / "mine.onnx"), data=vectors(200), output=folder / "search", repository=folder / "models"
+    )
+
+
+def test_the_entry_is_whole_and_runs_from_where_it_lies(tmp_path: Path) -> None:
+    found = made(tmp_path)
+    assert found.entry == tmp_path / "models" / "mine"
+    product, file = open_product(tmp_path / "models", "mine")
+    assert product.row == found.ledger.product
+    assert file.is_file()
+    text = (found.entry / "config.pbtxt").read_text()
+    assert 'name: "mine"' in text
+    assert f'string_value: "{product.candidate.precision}"' in text
+    assert 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 24 ] } ]' in text
+    config = EngineConfig(product.candidate.precision)
+    with load(product.candidate.engine, file, config, Cpu.detect().partition()) as engine:
+        assert engine.infer({"x": np.zeros((3, 24), np.float32)})["scores"].shape == (3, 10)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["mine"]
+
+
+def test_an_entry_of_ours_is_replaced_and_anothers_is_not(tmp_path: Path) -> None:
+    entry = made(tmp_path).entry
+    assert made(tmp_path).entry == entry
+    (entry / "product.json").unlink()
+    with pytest.raises(ResultsNotWritten, match="did not make"):
+        made(tmp_path)
+
+
+def test_what_is_no_product_is_told(tmp_path: Path) -> None:
+    entry = made(tmp_path).entry
+    (entry / "product.json").write_text("{}")
+    with pytest.raises(ResultsUnreadable):
+        open_product(tmp_path / "models", "mine")
+    with pytest.raises(NotOptimized, match="septet optimize bert --size mini makes it"):
+        optimized_form("bert", "mini", Asked(), tmp_path / "models")
+
+
+def test_terms_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"99 or 99\.9"):
+        septet.optimize("resnet50", keep=98)
+    with pytest.raises(UsageError, match="its own score"):
+        septet.optimize("resnet50", score=lambda answers, indices: [])
+    with pytest.raises(UsageError, match="nothing to optimise"):
+        septet.optimize("null", output=tmp_path)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from networks_made import CLASSES, WIDTH, perceptron, sharp_attention, vectors
+from septet.config import EngineConfig
+from septet.devices.cpu import Cpu
+from septet.engines.engine import Engine, load
+from septet.errors import SearchElsewhere
+from septet.optimize.folder import SearchFolder
+from septet.optimize.ledger import Ledger
+from septet.optimize.own import OwnModel
+from septet.optimize.passes import outputs
+from septet.optimize.search import Search
+from septet.optimize.stopwatch import Feeds, Timing
+from septet.tensor import Array, Tensors
+
+COUNT = 3_000
+
+
+def the_later_the_faster(engines: Sequence[Engine], feeds: Feeds) -> list[Timing]:
+    """A stopwatch whose figures are the same each time."""
+    return [Timing(1 / place, 1 / place, 1, 3) for place in range(1, len(engines) + 1)]
+
+
+def sure(path: Path, count: int, seed: int = 0) -> list[Tensors]:
+    """Samples of which the network in FP32 is sure, so that rounding alone changes few answers."""
+    samples = vectors(4 * count, seed)
+    scores = np.sort(outputs(path, [{"x": np.stack([sample["x"] for sample in samples])}])[0]["scores"])
+    order = np.argsort(scores[:, -2] - scores[:, -1])[:count]
+    return [samples[place] for place in sorted(order)]
+
+
+def top_one(path: Path, samples: Sequence[Tensors]) -> Callable[[Sequence[Tensors], Sequence[int]], Array]:
+    """A score whose labels are what the network in FP32 says, but for one sample in ten."""
+    truth = outputs(path, [{"x": np.stack([sample["x"] for sample in samples])}])[0]["scores"].argmax(axis=1)
+    truth[::10] = (truth[::10] + 1) % CLASSES
+
+    def score(answers: Sequence[Tensors], indices: Sequence[int]) -> Array:
+        said = np.array([answer["scores"].argmax() for answer in answers])
+        return np.asarray(said == truth[np.asarray(indices)])
+
+    return score
+
+
+def plainly(ledger: Ledger) -> Ledger:
+    """The ledger without the sizes of IRs: OpenVINO numbers the nodes that it adds by what it made before."""
+    again = msgspec.json.decode(msgspec.json.encode(ledger), type=Ledger)
+    again.rows = [msgspec.structs.replace(row, size=0) for row in again.rows]
+    return again
+
+
+def searched(subject: OwnModel, keep: float, folder: Path, tell: Callable[[str, float], None] | None = None,
+             minutes: float | None = None) -> Ledger:  # fmt: skip
+    with SearchFolder(folder, subject, keep) as kept:
+        return Search(
+            subject,
+            keep,
+            kept,
+            stopwatch=the_later_the_faster,
+            tell=tell or (lambda words, done: None),
+            minutes=minutes,
+        ).run()
+
+
+def verdicts(ledger: Ledger) -> dict[str, str]:
+    return {row.candidate.words: row.verdict for row in ledger.rows}
+
+
+@pytest.fixture
+def loud(tmp_path: Path) -> OwnModel:
+    """A classifier that INT8 breaks in one layer."""
+    path = perceptron(tmp_path / "loud.onnx", outliers=1_000)
+    samples = sure(path, COUNT)
+    return OwnModel(path, samples, top_one(path, samples))
+
+
+def test_a_network_that_int8_breaks_keeps_its_accuracy_or_its_precision(loud: OwnModel, tmp_path: Path) -> None:
+    ledger = searched(loud, 0.99, tmp_path / "search")
+    said = verdicts(ledger)
+    assert said["openvino int8 (static, minmax)"] == said["onnx int8 (static, minmax)"] == "rejected"
+    partly = [row for row in ledger.rows if row.candidate.recipe.kept and row.verdict == "kept"]
+    assert partly
+    assert all("layer1" in row.candidate.recipe.kept for row in partly)
+    assert min(len(row.candidate.recipe.kept) for row in partly) < 4
+    product = ledger.product
+    assert product is not None
+    assert product.final is not None
+    assert product.final.verdict == "kept"
+
+
+def test_what_is_chosen_keeps_accuracy_on_samples_that_nobody_has_seen(loud: OwnModel, tmp_path: Path) -> None:
+    ledger = searched(loud, 0.99, tmp_path / "search")
+    product = ledger.product
+    assert product is not None
+    file = tmp_path / "search" / product.file
+    fresh = [{"x": np.stack([sample["x"] for sample in sure(loud.model, 2_000, seed=99)])}]
+    config = EngineConfig(product.candidate.precision)
+    with load(product.candidate.engine, file, config, Cpu.detect().partition()) as engine:
+        have = engine.infer(fresh[0])["scores"].argmax(axis=1)
+    assert np.mean(have == outputs(loud.model, fresh)[0]["scores"].argmax(axis=1)) > 0.99
+
+
+def test_a_softmax_that_amplifies_error_is_never_shipped_broken(tmp_path: Path) -> None:
+    path = sharp_attention(tmp_path / "hot.onnx", temperature=30)
+    subject = OwnModel(path, vectors(400, shape=(8, WIDTH)))
+    ledger = searched(subject, 0.99, tmp_path / "search")
+    assert verdicts(ledger)["onnx int8 (static, minmax)"] == "rejected"
+    product = ledger.product
+    assert product is not None
+    assert product is ledger.reference or (product.final is not None and product.final.low >= 0.99)
+
+
+def test_fifty_samples_leave_a_thousandth_undecided(tmp_path: Path) -> None:
+    path, samples = perceptron(tmp_path / "a.onnx"), vectors(125)
+    subject = OwnModel(path, samples, top_one(path, samples))
+    assert subject.count("final") == 50
+    ledger = searched(subject, 0.999, tmp_path / "search")
+    assert ledger.product is ledger.reference
+    others = [row for row in ledger.rows if row is not ledger.reference]
+    assert "kept" not in {row.verdict for row in others}
+    finals = [row for row in others if row.final]
+    assert finals
+    assert all(row.verdict == "undecided" and "more samples" in row.why for row in finals)
+
+
+class Interrupted(BaseException):
+    """As a kill: nothing in the search catches it."""
+
+
+def test_interrupted_anywhere_and_started_again_it_ends_the_same(loud: OwnModel, tmp_path: Path) -> None:
+    steps: list[str] = []
+    whole = searched(loud, 0.99, tmp_path / "whole", lambda words, done: steps.append(words))
+    for stop in range(0, len(steps), 3):
+        folder = tmp_path / f"stopped-{stop}"
+        seen: list[str] = []
+
+        def until(words: str, done: float, seen: list[str] = seen, stop: int = stop) -> None:
+            if len(seen) == stop:
+                raise Interrupted
+            seen.append(words)
+
+        with pytest.raises(Interrupted):
+            searched(loud, 0.99, folder, until)
+        again: list[str] = []
+
+        def note(words: str, done: float, again: list[str] = again) -> None:
+            again.append(words)
+
+        resumed = searched(loud, 0.99, folder, note)
+        assert plainly(resumed) == plainly(whole)
+        finished = {words for words in seen[:-1] if words.startswith("trying")}
+        assert finished.isdisjoint(again)
+
+
+def test_a_finished_search_is_answered_from_its_folder(loud: OwnModel, tmp_path: Path) -> None:
+    first = searched(loud, 0.99, tmp_path / "search")
+    steps: list[str] = []
+    assert searched(loud, 0.99, tmp_path / "search", lambda words, done: steps.append(words)) == first
+    assert steps == []
+
+
+def test_a_folder_holds_one_search(loud: OwnModel, tmp_path: Path) -> None:
+    searched(loud, 0.99, tmp_path / "search")
+    with pytest.raises(SearchElsewhere, match="holds a search of loud at 99 %"):
+        searched(loud, 0.999, tmp_path / "search")
+    with SearchFolder(tmp_path / "search", loud, 0.99), pytest.raises(SearchElsewhere, match="another process"):
+        searched(loud, 0.99, tmp_path / "search")
+
+
+def test_without_time_nothing_is_tried_and_with_time_it_goes_on(loud: OwnModel, tmp_path: Path) -> None:
+    short = searched(loud, 0.99, tmp_path / "search", minutes=1e-9)
+    assert short.product is short.reference
+    assert searched(loud, 0.99, tmp_path / "search").product != short.reference
