@@ -47,8 +47,8 @@ ROUNDS, BATCH = 3, 4
 LIMIT = 4.0
 """The limit in Server, in latencies of one padded window on all cores."""
 
-QUERIES = 120
-TOLERANCE = 0.08
+QUERIES = 100
+TOLERANCE = 0.1
 
 
 def silent(words: str, progress: Progress) -> None:
