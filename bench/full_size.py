@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The six largest runs at full size, one after the other, and the memory that each takes at most.
 
-Memory is what the run and all its processes hold for themselves and their share of what they hold together (PSS),
-looked at five times a second.
+Memory is what the run and all its processes have resident, added up and looked at five times a second: what two
+of them share counts twice, so the figure is rather too high than too low.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _held() -> int:
     here, total = psutil.Process(), 0
     for process in (here, *here.children(recursive=True)):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += process.memory_full_info().pss
+            total += process.memory_info().rss
     return total
 
 
