@@ -4,16 +4,17 @@
 1. ``offline``: BERT-large with seeded weights at SQuAD's lengths, one query of many windows through the target
    that LoadGen's Offline asks, on one thread: CPU time a window, own length and padded in turn.
 2. ``server``: the same under LoadGen's Server, on all cores, with batches of like lengths: the highest rate at
-   which 99 % of the queries keep a latency. BERT-large on two cores cannot keep v0.7's 130 ms, so the limit is a
-   multiple of what one padded window takes alone; v0.7's is 20 times that of a T4 (6.46 ms, NVIDIA's results).
-   Probes are of so few queries that LoadGen's own early stopping would not judge them: the latency that it
-   reports for 99 % of them is held against the limit.
+   which queries keep a latency. BERT-large on two cores cannot keep v0.7's 130 ms, so the limit is a multiple of
+   what one padded window takes alone; v0.7's is 20 times that of a T4 (6.46 ms, NVIDIA's results). Probes are of
+   so few queries that LoadGen's own early stopping would not judge them: all of them must keep the limit. Both
+   sides get LoadGen's same arrivals, faster or slower.
 3. ``mini``: the miniature under v0.7's real 130 ms, as ``septet bench`` searches it.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -47,8 +48,8 @@ ROUNDS, BATCH = 3, 4
 LIMIT = 4.0
 """The limit in Server, in latencies of one padded window on all cores."""
 
-QUERIES = 120
-TOLERANCE = 0.08
+QUERIES = 50
+TOLERANCE = 0.1
 
 
 def silent(words: str, progress: Progress) -> None:
@@ -130,7 +131,7 @@ def server_rows() -> list[Row]:
         limit = LIMIT * beds[True].calibration(1).seconds[1]
         rates = {padded: _highest_rate(bed, limit) for padded, bed in beds.items()}
     title = f"BERT-large (synthetic), {ENGINE} {PRECISION}, {beds[True].threads} threads, Server"
-    within = f"99 % of {QUERIES} queries within {limit:.2f} s ({LIMIT:g} padded windows)"
+    within = f"all of {QUERIES} queries within {limit:.2f} s ({LIMIT:g} padded windows)"
     return [
         Row(f"{title}, {within}: own length", rates[False], "queries/s"),
         Row(f"{title}: padded to 384", rates[True], "queries/s"),
@@ -146,11 +147,12 @@ def _highest_rate(bed: Bed, limit: float) -> float:
 
     def keeps(rate: float) -> bool:
         outcome = bed.measure(bounds, layout, rate, "probing", give_up=True)
-        late = outcome.figures.get("result_99.00_percentile_latency_ns")
-        print(f"padded {bed.ask.padded}, {layout}: {rate:.3g} queries/s: {late and late / 1e9} s", flush=True)
-        return late is not None and late <= 1e9 * limit
+        kept = not outcome.hopeless and outcome.figures["result_max_latency_ns"] <= 1e9 * limit
+        way = "padded" if bed.ask.padded else "own length"
+        print(f"{way}, {layout}: {rate:.3g} queries/s {'kept' if kept else 'missed'}", file=sys.stderr, flush=True)
+        return kept
 
-    start = 0.65 * bed.calibration(layout.streams).rate_near(layout.batch)
+    start = 0.5 * bed.calibration(layout.streams).rate_near(layout.batch)
     return highest(keeps, start, tolerance=TOLERANCE, floor=start / 8) or 0.0
 
 
