@@ -54,6 +54,30 @@ def faults(config: ModelConfig) -> Iterator[Fault]:
     yield from _warmup(config)
 
 
+def notes(config: ModelConfig) -> Iterator[Fault]:
+    """What is said and has no effect here: it is kept and shown, because Triton's users have it in their files."""
+    for field, descriptor in _without_effect(config):
+        yield Fault(field, f"has no effect here{descriptor}")
+    for index, group in enumerate(config.instance_group):
+        if group.rate_limiter is not None:
+            yield Fault(f"instance_group[{index}].rate_limiter", "has no effect here: nothing limits rates")
+        if group.host_policy:
+            yield Fault(
+                f"instance_group[{index}].host_policy", "has no effect here: instances share out the cores"
+            )
+
+
+def _without_effect(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    rest = model_config_pb2.ModelConfig.FromString(config.rest)
+    for field in ("optimization", "model_metrics"):
+        if rest.HasField(field):
+            yield field, ""
+    if rest.runtime:
+        yield "runtime", ""
+    if rest.cc_model_filenames:
+        yield "cc_model_filenames", ": there is no GPU"
+
+
 def _model(config: ModelConfig) -> Iterator[Fault]:
     if not config.name:
         yield Fault("name", "a model needs a name")

@@ -10,7 +10,7 @@ from pathlib import Path
 from septet.errors import SeptetError
 from septet.model_config.config import ModelConfig
 from septet.model_config.platform import backend_of
-from septet.model_config.rules import faults, located
+from septet.model_config.rules import faults, located, notes
 from septet.serving.backends import find_file, guess_backend
 from septet.serving.complete import defaults
 from septet.serving.expiry import Expiry
@@ -24,12 +24,13 @@ _COMPLETED = ("input", "output")
 
 @dataclass(frozen=True)
 class Checked:
-    """A model: the versions that would be served, and what is wrong, each a line."""
+    """A model: the versions that would be served, what is wrong, and what has no effect, each a line."""
 
     name: str
     backend: str
     versions: tuple[int, ...]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def check(folder: Path, *, load: bool) -> Iterator[Checked]:
@@ -67,7 +68,8 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
     ]
     if load and not found:
         found += _load(source, versions)
-    return Checked(source.name, backend_of(config), tuple(versions), tuple(found))
+    remarks = tuple(_named(source.name, located(note, text, CONFIG)) for note in notes(config))
+    return Checked(source.name, backend_of(config), tuple(versions), tuple(found), remarks)
 
 
 def _load(source: Source, versions: list[int]) -> list[str]:

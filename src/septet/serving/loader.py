@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from septet.devices.device import Partition
 from septet.errors import ConfigInvalid, LoadFailed
 from septet.model_config.config import ModelConfig, VersionPolicy
 from septet.model_config.platform import backend_of
-from septet.model_config.rules import require
+from septet.model_config.rules import located, notes, require
 from septet.model_config.text import read
 from septet.serving.backends import find_file, guess_backend, open_engine
 from septet.serving.complete import defaults, from_file, require_match
@@ -28,6 +29,8 @@ from septet.serving.served import Served
 from septet.serving.signature import Signature
 from septet.serving.storage import inside, relative
 from septet.serving.warmup import warm_up
+
+_LOG = logging.getLogger("septet.serving")
 
 CONFIG = "config.pbtxt"
 
@@ -85,6 +88,8 @@ class Loader:
             config = replace(config, backend=guess_backend(folder))
         if not backend_of(config):
             require(config, text)
+        for note in notes(config):
+            _LOG.warning("'%s': %s", source.name, located(note, text, CONFIG))
         make = self._python if backend_of(config) == "python" else self._engines
         served = make(source, config, text, folder)
         served.load_seconds = time.monotonic() - began
