@@ -13,6 +13,7 @@ from pathlib import Path
 from septet.errors import LoadFailed, ModelNotReady, ModelUnknown, RequestInvalid, SeptetError, VersionUnknown
 from septet.serving.life import TRANSITIONS, Event, State
 from septet.serving.loader import Loader, Source
+from septet.serving.memory import give_back
 from septet.serving.override import Override
 from septet.serving.served import Served
 from septet.serving.storage import Storage, require_name
@@ -224,6 +225,7 @@ class Repository:
         def end() -> None:
             if served is not None:
                 served.close()
+                give_back()
             with self._table:
                 record = self._records[name][version]
                 record.happens(Event.UNLOADED, _UNLOADED if record.served is None else "")

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server without its doors: what it serves, what it refuses, and what survives a fault."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
+import psutil
 import pytest
 
 from models_made import pair_model
@@ -241,6 +244,25 @@ def test_a_hundred_reloads_under_load_drop_nothing(open_: Open, root: Path) -> N
     assert [response.error for response in answers.wait(sent[0]) if response.error] == []
     assert len(answers.responses) == sent[0]
     until(lambda: threading.active_count() < 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's way of keeping memory is Linux's")
+def test_memory_goes_back_when_a_model_has_ended(open_: Open, root: Path) -> None:
+    size = 2_048  # float32 [size, size] is 16 MiB
+    weights = onnx.numpy_helper.from_array(np.zeros((size, size), np.float32), "w")
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["N", size]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weights])
+    path = root / "large" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    core = open_(control="explicit")
+    for _ in range(4):
+        core.load("large", {})
+        assert ask(core, "large", {"x": np.zeros((1, size), np.float32)}).error is None
+        loaded = psutil.Process().memory_info().rss
+        core.unload("large", False)
+        until(lambda: core.index(False)[0]["state"] == "UNAVAILABLE")
+        assert loaded - psutil.Process().memory_info().rss > 8 * 2**20
 
 
 def test_a_model_can_come_with_the_request_that_loads_it(open_: Open, root: Path, tmp_path: Path) -> None:
