@@ -129,6 +129,7 @@ class GrpcLoop(Loop):
         self.open_window = frames.DEFAULT_WINDOW
         self.stream_window = frames.DEFAULT_WINDOW
         self.left = b""
+        self.largest = 16384
 
     def send(self) -> None:
         self.begun = time.perf_counter()
@@ -142,7 +143,7 @@ class GrpcLoop(Loop):
         """As many DATA frames as the windows let out."""
         made: list[bytes] = []
         while self.left:
-            size = min(len(self.left), 16384, self.open_window, self.room)
+            size = min(len(self.left), self.largest, self.open_window, self.room)
             if size <= 0:
                 break
             last = size == len(self.left)
@@ -180,9 +181,9 @@ class GrpcLoop(Loop):
         elif kind == frames.WINDOW_UPDATE:
             self.widen(int.from_bytes(payload, "big"))
         elif kind == frames.SETTINGS and not flags & frames.ACK:
-            self.stream_window = dict(frames.read_settings(payload)).get(
-                Setting.INITIAL_WINDOW_SIZE, self.stream_window
-            )
+            told = dict(frames.read_settings(payload))
+            self.stream_window = told.get(Setting.INITIAL_WINDOW_SIZE, self.stream_window)
+            self.largest = told.get(Setting.MAX_FRAME_SIZE, self.largest)
             self.transport.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         elif kind == frames.PING and not flags & frames.ACK:
             self.transport.write(frames.frame(frames.PING, frames.ACK, 0, payload))

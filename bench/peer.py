@@ -59,6 +59,7 @@ class Peer:
     process: psutil.Process
     http: str
     grpc: str
+    metrics: str
 
     def cpu(self) -> float:
         """Seconds of CPU that it and its children have used."""
@@ -152,7 +153,7 @@ def running(
             if process.poll() is not None or time.monotonic() > end:
                 sys.exit(f"{name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.1)
-        yield Peer(name, psutil.Process(process.pid), f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
+        yield Peer(name, psutil.Process(process.pid), *(f"127.0.0.1:{port}" for port in ports))
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -241,6 +241,28 @@ def names_in(document: Any, within: str = "") -> set[str]:
     return found.union(*(names_in(value, f"{within}/{name}") for name, value in document.items()))
 
 
+def test_shared_memory(peers: tuple[Peer, Peer]) -> None:
+    region = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+    given = {"name": "INPUT0", "datatype": "FP32", "shape": [1, 2], "parameters": region}
+    wanted = {"name": "OUTPUT0", "parameters": region | {"shared_memory_offset": 8}}
+    seen = []
+    for number, peer in enumerate(peers):
+        path = Path(f"/dev/shm/septet-beside-{os.getpid()}-{number}")
+        path.write_bytes(np.array([1.5, 2.5, 0, 0], np.float32).tobytes())
+        try:
+            about = json.dumps({"key": f"/{path.name}", "offset": 0, "byte_size": 16}).encode()
+            register = "/v2/systemsharedmemory/region/r/register"
+            statuses = [ask(peer, "POST", register, about, {})[0] for _ in range(2)]
+            body = json.dumps({"inputs": [given], "outputs": [wanted]}).encode()
+            answers = [ask(peer, "POST", f"{PY}/infer", body, {})]
+            answers.append(ask(peer, "POST", "/v2/systemsharedmemory/region/r/unregister", b"", {}))
+            seen.append((statuses, answers, path.read_bytes()))
+        finally:
+            path.unlink()
+    assert seen[0] == seen[1]
+    assert seen[1][2][:8] == seen[1][2][8:]
+
+
 def infer(model: str, **changes: Any) -> service_pb2.ModelInferRequest:
     message = service_pb2.ModelInferRequest(model_name=model, id="7")
     message.inputs.add(name="INPUT0", datatype="FP32", shape=[1, 2])

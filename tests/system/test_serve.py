@@ -30,7 +30,9 @@ from tritonclient.utils import InferenceServerException
 
 from peer import Peer, addresses, free_ports, running, septet_command, write_repository
 from septet.client import Client
+from septet.errors import Refused
 from septet.tensor import Array
+from septet.wire.shm import FOLDER
 
 MODEL = "identity_onnx"
 CLIENTS = {"http": http_client, "grpc": grpc_client}
@@ -160,6 +162,73 @@ def test_many_clients_at_once_get_their_own_answers(server: Peer) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(ask, range(16)))
+
+
+# What hostile clients try, beyond tests/unit/serving
+
+
+def post(server: Peer, path: str, document: object) -> tuple[int, bytes]:
+    body = json.dumps(document).encode()
+    request = urllib.request.Request(f"http://{server.http}{path}", data=body, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_no_log_file_is_set_over_the_network(server: Peer, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    status, _ = post(server, "/v2/logging", {"log_file": str(path)})
+    assert status >= 400
+    with grpc_client.InferenceServerClient(server.grpc) as client, pytest.raises(InferenceServerException):
+        client.update_log_settings({"log_file": str(path)})
+    assert not path.exists()
+
+
+def test_no_trace_file_is_set_over_the_network(server: Peer, tmp_path: Path) -> None:
+    status, _ = post(server, "/v2/trace/setting", {"trace_file": str(tmp_path / "trace")})
+    assert status >= 400
+
+
+def test_names_that_are_no_models_make_no_series(server: Peer) -> None:
+    def series() -> set[str]:
+        with urllib.request.urlopen(f"http://{server.metrics}/metrics") as answer:
+            return {line.rsplit(" ", 1)[0] for line in answer.read().decode().splitlines()}
+
+    before = series()
+    for number in range(50):
+        assert post(server, f"/v2/models/random{number}/infer", {"inputs": []})[0] == 404
+    assert series() == before
+
+
+def test_a_region_that_is_cut_short_fails_its_requests_alone(server: Peer) -> None:
+    value = np.ones((1, 100_000), np.float32)
+    for kind in ("http", "grpc"):
+        with Client(f"{kind}://{address(server, kind)}") as client:
+            shared = client.share(1 << 20)
+            placed = {"INPUT0": shared.put(value)}
+            os.truncate(FOLDER / shared.name, 1000)
+            with pytest.raises(Refused, match="truncated"):
+                client.infer(MODEL, {}, placed=placed, shared=shared)
+            assert client.live()
+            client.unshare(shared)
+
+
+def test_a_load_that_climbs_is_refused(repository: Path, tmp_path: Path) -> None:
+    ports = free_ports(3)
+    command, environment = septet_command(repository, ports)
+    command.append("--model-control-mode=explicit")
+    with running("Septet", command, environment, ports, tmp_path / "log") as peer:
+        for name in ("file:1/../../../x", "file:/tmp/septet-x", "file:../x", "file:1/..\\x"):
+            parameters = {"config": "{}", name: "AAAA"}
+            status, _ = post(peer, f"/v2/repository/models/{MODEL}/load", {"parameters": parameters})
+            assert status in (400, 500), name
+        assert not (repository.parent / "x").exists()
+        assert not Path("/tmp/septet-x").exists()
+        with http_client.InferenceServerClient(peer.http) as client:
+            client.load_model(MODEL)
+            assert client.is_model_ready(MODEL)
 
 
 # The process

@@ -88,6 +88,11 @@ def test_shared_memory(url: str, running: Running) -> None:
             wanted = [shared.leave("OUTPUT0", array.nbytes)]
             outputs = client.infer("identity", {}, placed=placed, outputs=wanted, shared=shared)
             np.testing.assert_array_equal(outputs["OUTPUT0"], array)
+        words = np.array([b"one", b"", b"three"], np.object_)
+        shared.clear()
+        placed, wanted = {"INPUT0": shared.put(words)}, [shared.leave("OUTPUT0", 100)]
+        outputs = client.infer("identity", {}, placed=placed, outputs=wanted, shared=shared)
+        assert outputs["OUTPUT0"].tolist() == words.tolist()
         with pytest.raises(UsageError, match="no room"):
             shared.put(np.zeros(10_000))
         client.unshare(shared)

@@ -55,6 +55,15 @@ def to_proto(config: ModelConfig) -> Any:
     return message
 
 
+def with_defaults(message: Any) -> Any:
+    """`message` with those defaults that Triton fills in when it shows a configuration."""
+    optimization = message.optimization
+    for name in ("input_pinned_memory", "output_pinned_memory"):
+        if not optimization.HasField(name):
+            getattr(optimization, name).enable = True
+    return message
+
+
 def _mirror(message: Any, **extra: object) -> object:
     kind = _KINDS[message.DESCRIPTOR.name]
     found = {

@@ -21,7 +21,7 @@ from septet.errors import (
     UsageError,
 )
 from septet.metrics import page
-from septet.model_config.convert import to_proto
+from septet.model_config.convert import to_proto, with_defaults
 from septet.request import Answer, Parameter, Request, Response
 from septet.serving import describe
 from septet.serving.expiry import Expiry
@@ -153,7 +153,7 @@ class Core:
 
     def model_config(self, model: str, version: str = "") -> Any:
         """The filled ``ModelConfig`` message."""
-        return to_proto(self._repository.find(model, version).config)
+        return with_defaults(to_proto(self._repository.find(model, version).config))
 
     def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
         """Triton's ModelStatistics of one version, one model, or all."""

@@ -37,6 +37,9 @@ from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, MessageReader, envelope
 INFER, STREAM = "ModelInfer", "ModelStreamInfer"
 METHODS = {f"/{SERVICE}/{name}": name for name in (*rpc.PROCEDURES, INFER, STREAM)}
 
+SCRATCH, SMALL = 256 << 10, 16 << 10
+"""Bytes read at once; up to so many are copied, since what is made of them may then point there."""
+
 NOT_GRPC = write_headers([(":status", "415"), ("content-type", "text/plain")])
 COMPRESSED_HEAD = write_headers(
     [(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]
@@ -127,6 +130,7 @@ class Grpc:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[GrpcConnection] = set()
+        self.scratch = memoryview(bytearray(SCRATCH))
         self.dirty: set[GrpcConnection] = set()
         mailbox.after.append(self._flush)
 
@@ -140,8 +144,8 @@ class Grpc:
         return GrpcConnection(self)
 
 
-class GrpcConnection(asyncio.Protocol):
-    """One client's connection."""
+class GrpcConnection(asyncio.BufferedProtocol):
+    """One client's connection; all of a loop are read through one scratch."""
 
     def __init__(self, front: Grpc) -> None:
         self._front = front
@@ -178,7 +182,15 @@ class GrpcConnection(asyncio.Protocol):
         self._stuck = None
         self._transport.resume_reading()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._front.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._front.scratch[:nbytes]
+        self.data_received(bytes(data) if nbytes <= SMALL else data)
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Take bytes from the client."""
         for event in self._http.receive(data):
             self._take(event)
         self.flush()

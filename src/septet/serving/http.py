@@ -144,13 +144,19 @@ def _head(status: int, kind: str, extra: str, keep: bool, size: int) -> bytes:
 Router = Callable[[Exchange], None]
 
 
-class HttpConnection(asyncio.Protocol):
-    """One client's connection."""
+class HttpConnection(asyncio.BufferedProtocol):
+    """One client's connection.
 
-    def __init__(self, route: Router, connections: set[HttpConnection], limits: HttpLimits) -> None:
+    All connections of a loop are read through one `scratch`, long bodies excepted: they are read to their place.
+    """
+
+    def __init__(
+        self, route: Router, connections: set[HttpConnection], limits: HttpLimits, scratch: memoryview
+    ) -> None:
         self.limits = limits
         self._route = route
         self._all = connections
+        self._scratch = scratch
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
@@ -189,7 +195,20 @@ class HttpConnection(asyncio.Protocol):
         self._stuck = None
         self._throttle()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._scratch if self._direct is None else self._direct[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._direct is None:
+            self.data_received(bytes(self._scratch[:nbytes]))
+            return
+        self._filled += nbytes
+        self._message_bytes += nbytes
+        if self._filled == len(self._direct):
+            self.on_message_complete()
+
     def data_received(self, data: bytes) -> None:
+        """Take bytes of a head, of a short body, or of one in chunks."""
         if self._refused:
             return
         begun_before = self._current is not None
@@ -199,8 +218,8 @@ class HttpConnection(asyncio.Protocol):
             self.refuse(400, "no other protocol is spoken here")
         except httptools.HttpParserError as error:
             self.refuse(400, f"not HTTP/1.1: {error}")
-        if self._direct is not None and not self._refused:
-            self._read_direct(self._direct)
+        if self._direct is not None:  # the parser need not see the rest of a long body
+            self._parser = httptools.HttpRequestParser(self)
         if self._current is None or not begun_before:
             return
         if not self._head_done:
@@ -284,28 +303,6 @@ class HttpConnection(asyncio.Protocol):
         self._route(exchange)
         if len(self._waiting) >= self.limits.pipelined:
             self._throttle()
-
-    def _read_direct(self, body: memoryview) -> None:
-        """Have the rest of a long body read to its place; the parser need not see it."""
-        self._parser = httptools.HttpRequestParser(self)
-        self._switch(DirectBody(self, body, self._filled))
-
-    def direct_progress(self, size: int) -> None:
-        """So much more of a long body has come."""
-        self._message_bytes += size
-
-    def direct_done(self) -> None:
-        """A long body is whole."""
-        self._switch(self)
-        self.on_message_complete()
-
-    def _switch(self, protocol: asyncio.BaseProtocol) -> None:
-        """Have another protocol take what is read: the transport looks at its kind when reading begins."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-            self._transport.set_protocol(protocol)
-            if self._reading:
-                self._transport.resume_reading()
 
     # What goes out
 
@@ -408,33 +405,6 @@ class HttpConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Hang up at once."""
         self._transport.abort()
-
-
-class DirectBody(asyncio.BufferedProtocol):
-    """Reads the rest of one long body to where it will stay, in place of its connection."""
-
-    def __init__(self, connection: HttpConnection, body: memoryview, filled: int) -> None:
-        self._connection = connection
-        self._body = body
-        self._filled = filled
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._body[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._filled += nbytes
-        self._connection.direct_progress(nbytes)
-        if self._filled == len(self._body):
-            self._connection.direct_done()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
 
 
 def _escaped(text: str) -> bytes:

@@ -28,6 +28,9 @@ from septet.serving.routes import Routes
 log = logging.getLogger("septet.serving")
 
 BACKLOG = 4096
+SCRATCH = 32 << 10
+"""Bytes read at once, of anything but a long body."""
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
@@ -131,6 +134,7 @@ class Server:
         self, loop: asyncio.AbstractEventLoop, mailbox: Mailbox, executor: ThreadPoolExecutor
     ) -> tuple[list[asyncio.Server], Grpc | None, FallbackGrpc | None]:
         limits = self._settings.http_limits
+        scratch = memoryview(bytearray(SCRATCH))
         routes = Routes(self._plane, mailbox, executor, limits.body)
         http, grpc, metrics = self._sockets
         listeners: list[asyncio.Server] = []
@@ -139,7 +143,7 @@ class Server:
         if http is not None:
             listeners.append(
                 await loop.create_server(
-                    lambda: HttpConnection(routes, self._connections, limits), sock=http, backlog=BACKLOG
+                    lambda: HttpConnection(routes, self._connections, limits, scratch), sock=http, backlog=BACKLOG
                 )
             )
         if grpc is not None and self._settings.grpcio:
@@ -151,7 +155,9 @@ class Server:
         if metrics is not None:
             listeners.append(
                 await loop.create_server(
-                    lambda: HttpConnection(self._metrics, self._connections, limits), sock=metrics, backlog=BACKLOG
+                    lambda: HttpConnection(self._metrics, self._connections, limits, scratch),
+                    sock=metrics,
+                    backlog=BACKLOG,
                 )
             )
         return listeners, front, fallback

@@ -104,9 +104,11 @@ class HttpAsks:
         body = json.write_request(request, placed)
         version = f"/versions/{request.version}" if request.version else ""
         path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
-        return Call(
-            "POST", path, body.chunks, lambda got: json.read_response(got.body, got.length, regions), body.length
-        )
+
+        def read(got: Answered) -> Response:
+            return json.read_response(got.body, got.length, regions, request.wanted)
+
+        return Call("POST", path, body.chunks, read, body.length)
 
     def live(self) -> Call[bool]:
         return Call("GET", "/v2/health/live", (), _true)
@@ -150,7 +152,9 @@ class GrpcAsks:
 
     def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
         chunks = proto.write_request(request, placed)
-        return Call("POST", "ModelInfer", chunks, lambda got: proto.read_response(got.body, regions))
+        return Call(
+            "POST", "ModelInfer", chunks, lambda got: proto.read_response(got.body, regions, request.wanted)
+        )
 
     def live(self) -> Call[bool]:
         return self._call("ServerLive", lambda found: bool(found.live))

@@ -11,7 +11,7 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Wanted
-from septet.tensor import KSERVE_DTYPES, Array, Buffer, from_raw, size_of
+from septet.tensor import KSERVE_DTYPES, LENGTH, Array, Buffer, from_raw, size_of
 from septet.wire.shm import Regions
 
 ALLOWED_RESERVED = {"triton_enable_empty_final_response"}
@@ -98,6 +98,21 @@ def array_of(raw: Buffer, dtype: np.dtype[np.generic], shape: tuple[int, ...], n
         return from_raw(raw, dtype, shape)
     except ValueError as error:
         raise RequestInvalid(f"tensor '{name}': {error}") from None
+
+
+def read_placed(
+    regions: Regions, region: Region, dtype: np.dtype[np.generic], shape: tuple[int, ...], name: str
+) -> Array:
+    """The output that a server has put at the start of `region`, which may be larger."""
+    raw = regions.read(region)
+    count = check_shape(shape, name)
+    end = 0 if dtype.kind == "O" else count * dtype.itemsize
+    if dtype.kind == "O":
+        for _ in range(count):
+            if end + LENGTH.size > len(raw):
+                break
+            end += LENGTH.size + LENGTH.unpack_from(raw, end)[0]
+    return array_of(raw[:end], dtype, shape, name)
 
 
 def check_shape(shape: tuple[int, ...], name: str) -> int:

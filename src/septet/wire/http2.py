@@ -173,8 +173,11 @@ class Connection:
 
     # What comes in
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the peer, in pieces of any size; `ConnectionEnded` is the last event of a broken one."""
+    def receive(self, data: bytes | memoryview) -> list[Event]:
+        """Take bytes from the peer, in pieces of any size; `ConnectionEnded` is the last event of a broken one.
+
+        `DataReceived` has views of `data`: where the caller will write there again, it copies what it keeps.
+        """
         events: list[Event] = []
         if self.ended:
             return events
@@ -191,7 +194,7 @@ class Connection:
         self._blocked.clear()
         events.append(ConnectionEnded(fault.code, str(fault)))
 
-    def _take(self, data: bytes, events: list[Event]) -> None:
+    def _take(self, data: bytes | memoryview, events: list[Event]) -> None:
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -227,11 +230,12 @@ class Connection:
                 break
             else:
                 position += 9 + size
-                self._take_frame(kind, flags, stream, data[position - size : position], events)
-        self._rest = data[position:] if position < end else b""
+                self._take_frame(kind, flags, stream, bytes(data[position - size : position]), events)
+        self._rest = bytes(data[position:]) if position < end else b""
 
-    def _take_preface(self, data: bytes) -> int:
+    def _take_preface(self, data: bytes | memoryview) -> int:
         wanted = self._preface
+        data = bytes(data[: len(wanted)])
         if len(data) < len(wanted):
             if not wanted.startswith(data):
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "not HTTP/2")
@@ -264,7 +268,7 @@ class Connection:
                 self.acknowledge(number, overhead)
         self._body = (stream, size - overhead, pad, ends)
 
-    def _take_body(self, data: bytes, position: int, events: list[Event]) -> int:
+    def _take_body(self, data: bytes | memoryview, position: int, events: list[Event]) -> int:
         """Pass on what there is of the DATA frame that has begun; the new position."""
         assert self._body is not None
         stream, left, pad, ends = self._body

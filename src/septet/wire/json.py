@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from septet.errors import RequestInvalid
-from septet.request import Parameter, Request, Response
+from septet.request import Parameter, Region, Request, Response, Wanted
 from septet.tensor import KSERVE_NAMES, Array, Buffer, objects, to_raw
 from septet.wire.head import (
     Head,
@@ -27,6 +27,7 @@ from septet.wire.head import (
     check_request,
     check_shape,
     dtype_of,
+    read_placed,
     region_of,
     wanted_of,
 )
@@ -193,6 +194,14 @@ def _read_tensor(tensor: TensorDocument) -> Input:
     return Input(name, dtype, shape, data=_elements(tensor.data, dtype, shape, name))
 
 
+def _read_output(tensor: TensorDocument, region: Region | None, regions: Regions) -> Input:
+    if region is None:
+        return _read_tensor(tensor)
+    name, shape = tensor.name, tuple(tensor.shape)
+    dtype = dtype_of(tensor.datatype, name)
+    return Input(name, dtype, shape, data=read_placed(regions, region, dtype, shape, name))
+
+
 def _elements(text: msgspec.Raw, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> Array:
     """The tensor in a JSON list, flat or nested as `shape` says."""
     size = check_shape(shape, name)
@@ -278,10 +287,8 @@ def write_response(request: Request, response: Response, regions: Regions, binar
     for name, array in response.outputs.items():
         place = wanted.get(name)
         if place is not None and place.region is not None:
-            raw = to_raw(array)
-            regions.write(place.region, raw)
-            about = region_parameters(place.region) | {"shared_memory_byte_size": len(raw)}
-            tensors.append(_tensor(name, array, about))
+            regions.write(place.region, to_raw(array))
+            tensors.append(_tensor(name, array, {}))
         elif binary if place is None or place.binary is None else place.binary:
             raw = to_raw(array)
             tensors.append(_raw_tensor(name, array, len(raw)))
@@ -365,11 +372,15 @@ def write_request(request: Request, placed: Mapping[str, Placed] | None = None) 
     return Body([text, *raws], len(text) if raws else None)
 
 
-def read_response(body: Buffer, length: int, regions: Regions) -> Response:
-    """The response in `body`, whose first `length` bytes are JSON; outputs in regions are read from there."""
+def read_response(body: Buffer, length: int, regions: Regions, wanted: Sequence[Wanted] = ()) -> Response:
+    """The response in `body`, whose first `length` bytes are JSON.
+
+    Outputs that were `wanted` in regions are read from there.
+    """
     view = memoryview(body)
     document = _decode(_response, view[:length], "response JSON")
-    outputs = [_read_tensor(tensor) for tensor in document.outputs]
+    places = {one.name: one.region for one in wanted}
+    outputs = [_read_output(tensor, places.get(tensor.name), regions) for tensor in document.outputs]
     head = Head(document.model_name, document.model_version, document.id, outputs)
     bound = bind(head, _cut(outputs, view, length), regions)
     return Response(bound.model, bound.version, bound.id, bound.inputs, document.parameters)

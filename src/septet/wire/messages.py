@@ -40,12 +40,16 @@ class MessageReader:
         self._compressed = False
 
     def feed(self, data: memoryview) -> list[Message]:
-        """The messages that `data` completes; raises `TooLarge` once a longer one is announced."""
+        """The messages that `data` completes; raises `TooLarge` once a longer one is announced.
+
+        A message that is the whole of `data` is a view of it, unless others may write there.
+        """
         if self.empty and len(data) >= PREFIX.size:
             compressed, length = PREFIX.unpack_from(data)
             if length + PREFIX.size == len(data):
                 self._check(compressed, length)
-                return [(compressed == 1, data[PREFIX.size :])]
+                message = data[PREFIX.size :]
+                return [(compressed == 1, message if message.readonly else memoryview(bytes(message)))]
         found: list[Message] = []
         while data:
             if self._message is None:

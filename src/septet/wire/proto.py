@@ -28,6 +28,7 @@ from septet.wire.head import (
     check_request,
     check_shape,
     dtype_of,
+    read_placed,
     region_of,
     wanted_of,
 )
@@ -148,9 +149,8 @@ def write_response(request: Request, response: Response, regions: Regions) -> li
         raw = to_raw(array)
         if place is not None and place.region is not None:
             regions.write(place.region, raw)
-            head.append(_placed_output(name, array, Region(place.region.name, place.region.offset, len(raw))))
-            # Triton sends an empty raw tensor for each output in a region, so that places in both lists agree.
-            tail.append(b"\x32\x00")
+            head.append(_output(name, array))
+            tail.append(b"\x32\x00")  # an empty raw tensor, so that places in both lists agree
             continue
         head.append(_output(name, array))
         tail.append(_length(0x32, len(raw)))
@@ -168,13 +168,6 @@ def _output(name: str, array: Array) -> bytes:
         known = message.SerializeToString()
         _outputs.keep(key, known)
     return known
-
-
-def _placed_output(name: str, array: Array, region: Region) -> bytes:
-    message = service_pb2.ModelInferResponse()
-    output = message.outputs.add(name=name, datatype=KSERVE_NAMES[array.dtype], shape=array.shape)
-    fill_parameters(output.parameters, region_parameters(region))
-    return bytes(message.SerializeToString())
 
 
 def region_parameters(region: Region) -> dict[str, Parameter]:
@@ -228,8 +221,9 @@ def _datatype(array: Array) -> str:
     return "BYTES" if array.dtype.kind in "SU" else KSERVE_NAMES[array.dtype]
 
 
-def read_response(message: Buffer, regions: Regions) -> Response:
-    """The response in a ModelInferResponse; outputs that lie in regions are read from there."""
+def read_response(message: Buffer, regions: Regions, wanted: Sequence[Wanted] = ()) -> Response:
+    """The response in a ModelInferResponse; outputs that were `wanted` in regions are read from there."""
+    places = {one.name: one.region for one in wanted}
     rest, raw = split(message, RAW_OUTPUT)
     try:
         parsed = service_pb2.ModelInferResponse.FromString(rest)
@@ -238,23 +232,22 @@ def read_response(message: Buffer, regions: Regions) -> Response:
     outputs: dict[str, Array] = {}
     for place, tensor in enumerate(parsed.outputs):
         dtype, shape = dtype_of(tensor.datatype, tensor.name), tuple(tensor.shape)
-        region = region_of(parameters_of(tensor.parameters), tensor.name)
+        region = places.get(tensor.name)
         if region is not None:
-            part: Buffer = regions.read(region)
+            outputs[tensor.name] = read_placed(regions, region, dtype, shape, tensor.name)
         elif place < len(raw):
-            part = raw[place]
+            outputs[tensor.name] = array_of(raw[place], dtype, shape, tensor.name)
         else:
-            outputs[tensor.name] = _typed_output(tensor, shape)
-            continue
-        outputs[tensor.name] = array_of(part, dtype, shape, tensor.name)
+            outputs[tensor.name] = _typed_output(tensor)
     parameters = parameters_of(parsed.parameters)
     return Response(parsed.model_name, parsed.model_version, parsed.id, outputs, parameters)
 
 
-def _typed_output(tensor: Any, shape: tuple[int, ...]) -> Array:
-    read = _read_input(tensor, False)
-    assert read.data is not None
-    return read.data
+def _typed_output(tensor: Any) -> Array:
+    data = _read_input(tensor, False).data
+    if data is None:
+        raise RequestInvalid(f"output '{tensor.name}' lies in shared memory that nobody asked for")
+    return data
 
 
 def split(message: Buffer, raw_field: int) -> tuple[bytes, Sequence[memoryview]]:
