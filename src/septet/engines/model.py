@@ -16,6 +16,7 @@ from septet.errors import ModelInvalid, ModelNotFound, PrecisionUnsupported
 from septet.tensor import TensorSpec
 
 _QUANTISED = re.compile(r"QuantizeLinear|DequantizeLinear|QLinear|.*Integer$|DynamicQuantize")
+_BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,13 @@ def read_onnx(path: Path) -> OnnxFile:
     outputs = tuple(_spec(value) for value in graph.output)
     if not inputs or not outputs:
         raise ModelInvalid(f"{path}: an ONNX file without inputs or outputs")
-    return OnnxFile(inputs, outputs, any(_QUANTISED.match(node.op_type) for node in graph.node))
+    return OnnxFile(inputs, outputs, _quantised(graph))
+
+
+def _quantised(graph: onnx.GraphProto) -> bool:
+    """Whether nodes quantise, or weights are stored in 8 bits."""
+    weights = any(tensor.data_type in _BYTES and len(tensor.dims) > 1 for tensor in graph.initializer)
+    return weights or any(_QUANTISED.match(node.op_type) for node in graph.node)
 
 
 def _require_inside(path: Path, graph: onnx.GraphProto) -> None:
