@@ -66,6 +66,12 @@ def open_engine(config: ModelConfig, path: Path | None, partition: Partition) ->
     return load(name, path, settings, partition)
 
 
+def has_batches(config: ModelConfig) -> bool:
+    """Whether the first dimension of every tensor in the model's file is the batch's."""
+    ragged = config.batch_input or config.batch_output or any(each.allow_ragged_batch for each in config.input)
+    return config.max_batch_size > 0 and not ragged
+
+
 def _threads(config: ModelConfig, partition: Partition) -> int:
     for name in _THREADS:
         if (text := config.parameter(name)) is not None:

@@ -16,7 +16,7 @@ from septet.model_config.config import ModelConfig, VersionPolicy
 from septet.model_config.platform import backend_of
 from septet.model_config.rules import located, notes, require
 from septet.model_config.text import read
-from septet.serving.backends import find_file, guess_backend, open_engine
+from septet.serving.backends import find_file, guess_backend, has_batches, open_engine
 from septet.serving.complete import defaults, from_file, require_match
 from septet.serving.executor import EngineExecutor, Executor
 from septet.serving.expiry import Expiry
@@ -120,7 +120,12 @@ class Loader:
         gather = Gather(config, served.signature)
 
         def opener(share: Partition) -> Open:
-            return lambda: EngineExecutor(next(first, None) or open_engine(config, path, share), gather)
+            def opened() -> Executor:
+                engine = next(first, None) or open_engine(config, path, share)
+                engine.batched = has_batches(config)
+                return EngineExecutor(engine, gather)
+
+            return opened
 
         return self._staff(source, served, [opener(share) for share in shares])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,8 +89,12 @@ class Repository:
     def index(self, ready: bool = False) -> list[Listed]:
         """Every model that is there, with every version that was ever asked for; `ready` keeps only those."""
         lines: list[Listed] = []
+        try:
+            there = self.names()
+        except OSError:  # the storage is away: what is served is still known
+            there = []
         with self._table:
-            for name in sorted({*self.names(), *self._records}):
+            for name in sorted({*there, *self._records}):
                 records = self._records.get(name, {})
                 if not records and not ready:
                     reason = self._refused.get(name, "")
@@ -163,11 +168,12 @@ class Repository:
                     self._stamps[name] = stamp
 
     def close(self, timeout: float | None = None) -> None:
-        """Let everything end; returns when it has, or after `timeout` seconds a model."""
+        """Let everything end; returns when it has, or after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
         for name in list(self._records):
             self.unload(name)
         for thread in list(self._ending):
-            thread.join(timeout)
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def _load(self, source: Source, versions: list[int]) -> None:
         name = source.name
