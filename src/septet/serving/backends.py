@@ -30,8 +30,6 @@ _PRECISIONS = {"f32": "f32", "bf16": "bf16", "FP32": "f32", "BF16": "bf16"}
 def find_file(config: ModelConfig, folder: Path) -> Path | None:
     """The model's file in the folder of a version; ``None`` for a backend without one. Raises ModelNotFound."""
     names = files_of(config)
-    if not names and backend_of(config) != "null":
-        return None
     for name in names:
         if (folder / name).exists():
             return folder / name

@@ -61,7 +61,7 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
             found.append(str(error))
     found += [
         _named(source.name, located(fault, text, CONFIG))
-        for fault in faults(defaults(config))
+        for fault in faults(config if config.ensemble_scheduling is not None else defaults(config))
         if not (fault.field in _COMPLETED and not getattr(config, fault.field))
         and not ("not said" in fault.text and fault.field.endswith("data_type"))
         and not (fault.field.endswith("dims") and "needs dims" in fault.text)

@@ -136,6 +136,11 @@ class Repository:
             self._stamps[name] = stamp
             self._keep(name, override)
 
+    def steps(self, name: str) -> list[str]:
+        """The models that an ensemble is made of; none for any other."""
+        ensembles = [each.config.ensemble_scheduling for each in self.versions(name)]
+        return sorted({step.model_name for each in ensembles if each is not None for step in each.step})
+
     def unload(self, name: str) -> None:
         """Let a model end: nothing new is taken, what waits is still run. Unknown names are left alone."""
         require_name(name)
