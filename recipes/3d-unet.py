@@ -23,7 +23,7 @@ from septet.workloads.unet import CONVOLUTIONS, SLOPE, UNET_3D_MINI, UNet, shape
 from training import Losses, asked, drawn_ahead, fit, repeatable, save
 
 BATCH = 4
-STEPS = 450
+STEPS = 800
 PEAK_RATE = 6e-3
 WEIGHT_DECAY = 1e-4
 
@@ -100,7 +100,7 @@ def loss_of(logits: Tensor, classes: Tensor) -> Tensor:
 
 def train(net: UNet, steps: int, seed: int) -> Network:
     """Train from scratch."""
-    repeatable(seed)
+    repeatable(seed, threads=1)  # volumes are drawn on another
     network = Network(net)
 
     def losses(step: int, batch: tuple[Tensor, Tensor]) -> Losses:

@@ -20,8 +20,12 @@ class EngineConfig:
     partition.
     `streams` is how many calls of `infer` run side by side; the threads are divided among them. One
     stream of all threads answers soonest, several streams isolate better at the same throughput.
+    `inputs` and `outputs` are what the tensors are to be called, in order, where the file has several
+    names for one, or none.
     """
 
     precision: str = "f32"
     threads: int | None = None
     streams: int = 1
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()

@@ -21,6 +21,11 @@ ENGINES: dict[str, str] = {
 }
 """Engine name -> dotted name of its class, imported only when asked for."""
 
+SERVED_ONLY: dict[str, str] = {
+    "torch": "septet.engines.torch:TorchEngine",
+}
+"""Engines that read no ONNX file, and so run none of the networks; models are served with them."""
+
 
 class Engine(ABC):
     """A loaded network.
@@ -32,6 +37,12 @@ class Engine(ABC):
 
     precisions: ClassVar[tuple[str, ...]]
     """The precisions that `EngineConfig` may ask of it, on a CPU that has them."""
+
+    names_tensors: ClassVar[bool] = True
+    """Whether its files say what goes in and out; if not, `EngineConfig` must, and shapes are not checked."""
+
+    batched: bool = True
+    """Whether the first dimension of every tensor is the number of samples; if not, outputs come as they are."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -85,10 +96,11 @@ class Engine(ABC):
 
 def engine_class(name: str) -> type[Engine]:
     """The class of the engine called `name`. Raises UnknownEngine, EngineUnavailable (package not installed)."""
-    if name not in ENGINES:
+    where = ENGINES.get(name) or SERVED_ONLY.get(name)
+    if where is None:
         raise UnknownEngine(f"no engine is called {name!r}; there are: {', '.join(ENGINES)}")
     try:
-        found: type[Engine] = resolve_name(ENGINES[name])
+        found: type[Engine] = resolve_name(where)
     except ModuleNotFoundError as error:
         raise EngineUnavailable(
             f"engine {name!r} needs the package {error.name!r}: pip install {error.name}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from septet.errors import ModelInvalid, ModelNotFound, PrecisionUnsupported
 from septet.tensor import TensorSpec
 
 _QUANTISED = re.compile(r"QuantizeLinear|DequantizeLinear|QLinear|.*Integer$|DynamicQuantize")
+_BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ def read_onnx(path: Path) -> OnnxFile:
     require(path)
     try:
         graph = onnx.load(path, load_external_data=False).graph
+        _require_inside(path, graph)
     except (DecodeError, ValueError, OSError) as error:
         raise ModelInvalid(f"{path}: not a readable ONNX file (corrupt or truncated)") from error
     constants = {tensor.name for tensor in graph.initializer}
@@ -41,7 +44,34 @@ def read_onnx(path: Path) -> OnnxFile:
     outputs = tuple(_spec(value) for value in graph.output)
     if not inputs or not outputs:
         raise ModelInvalid(f"{path}: an ONNX file without inputs or outputs")
-    return OnnxFile(inputs, outputs, any(_QUANTISED.match(node.op_type) for node in graph.node))
+    return OnnxFile(inputs, outputs, _quantised(graph))
+
+
+def _quantised(graph: onnx.GraphProto) -> bool:
+    """Whether nodes quantise, or weights are stored in 8 bits."""
+    weights = any(tensor.data_type in _BYTES and len(tensor.dims) > 1 for tensor in graph.initializer)
+    return weights or any(_QUANTISED.match(node.op_type) for node in graph.node)
+
+
+def _require_inside(path: Path, graph: onnx.GraphProto) -> None:
+    """Raise ModelInvalid where a tensor's data lies outside the folder of the file (CVE-2024-27318)."""
+    folder = path.parent.resolve()
+    for tensor in _tensors(graph):
+        for entry in tensor.external_data:
+            if entry.key == "location" and not (folder / entry.value).resolve().is_relative_to(folder):
+                raise ModelInvalid(f"{path}: the data of tensor {tensor.name!r} lies outside the model's folder")
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a graph and of the graphs in it."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def require(path: Path) -> None:

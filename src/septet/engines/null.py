@@ -18,8 +18,9 @@ from septet.tensor import Array, Tensors, TensorSpec
 
 
 class NullEngine(Engine):
-    """Without a model file: hands its input ``x`` (int64 [N, 1]) back as ``y``, or whatever other inputs it is made
-    with. With one: answers zeros of the file's output shapes, free dimensions other than the first being 1."""
+    """Without a model file: hands its input ``x`` (int64 [N, 1]) back as ``y``, or whatever other inputs it is
+    made with. With one: answers zeros of the file's output shapes, free dimensions other than the first
+    being 1."""
 
     precisions = PRECISIONS
 

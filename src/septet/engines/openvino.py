@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +41,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, compiled: ov.CompiledModel, streams: int, names: set[str]) -> None:
         self._pool = Pool([compiled.create_infer_request() for _ in range(streams)])
+        self._ports = {_name(port, names): port.get_any_name() for port in (*compiled.inputs, *compiled.outputs)}
         self.inputs = tuple(_spec(port, names) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, names) for port in compiled.outputs)
         self._preset = all(spec.batched for spec in self.outputs)
@@ -50,17 +54,20 @@ class OpenVinoEngine(Engine):
     def load(cls, path: Path | None, config: EngineConfig, partition: Partition) -> Self:
         if path is None:
             raise ModelNotFound("engine 'openvino' needs a model file")
-        require(path)
-        names: set[str] = set()
+        if not path.is_dir():  # as a SavedModel is
+            require(path)
+        names = {*config.inputs, *config.outputs}
         if path.suffix == ".onnx":
             file = read_onnx(path)
             require_precision(path, file.quantised, config.precision)
-            names = {spec.name for spec in (*file.inputs, *file.outputs)}
+            names |= {spec.name for spec in (*file.inputs, *file.outputs)}
         if config.precision == "bf16" and not Cpu.detect().bf16:
             raise PrecisionUnsupported("this CPU does not compute in bf16: ask f32 or int8")
         core = ov.Core()
         try:
-            compiled = core.compile_model(core.read_model(path), "CPU", _settings(config, partition))
+            with _readable(path) as readable:
+                model = core.read_model(readable)
+            compiled = core.compile_model(model, "CPU", _settings(config, partition))
         except RuntimeError as error:
             raise ModelInvalid(f"{path}: OpenVINO cannot load it: {_last_line(error)}") from error
         _require_hint(compiled, config.precision)
@@ -78,19 +85,31 @@ class OpenVinoEngine(Engine):
         # `held` keeps the memory alive that the request only points to
         held = {name: np.ascontiguousarray(array) for name, array in batch.items()}
         for name, array in held.items():
-            request.set_tensor(name, ov.Tensor(array, shared_memory=True))
-        if not self._preset:
+            request.set_tensor(self._ports[name], ov.Tensor(array, shared_memory=True))
+        if not (self._preset and self.batched):
             request.infer()
-            return {spec.name: request.get_tensor(spec.name).data.copy() for spec in self.outputs}
+            return {spec.name: request.get_tensor(self._ports[spec.name]).data.copy() for spec in self.outputs}
         size = len(next(iter(held.values())))
         answers = {spec.name: spec.empty(size) for spec in self.outputs}
         for name, array in answers.items():
-            request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            request.set_tensor(self._ports[name], ov.Tensor(array, shared_memory=True))
         request.infer()
         return answers
 
     def close(self) -> None:
         self._pool.close()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """`path`, under a name by which OpenVINO knows a TensorFlow graph that is called as Triton calls it."""
+    if path.suffix != ".graphdef":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="septet-") as folder:
+        link = Path(folder, "model.pb")
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def _settings(config: EngineConfig, partition: Partition) -> dict[str, Any]:
@@ -109,9 +128,15 @@ def _require_hint(compiled: ov.CompiledModel, precision: str) -> None:
         raise PrecisionUnsupported(f"OpenVINO would compute in {took} on this CPU, not in {_HINTS[precision]}")
 
 
+def _name(port: Any, names: set[str]) -> str:
+    """A port may have several names: one of `names` is meant, if possible. TensorFlow's end with a number."""
+    have = port.get_names()
+    plain = {name.removesuffix(":0") for name in have}
+    return next(iter(names & have), None) or next(iter(names & plain), None) or str(port.get_any_name())
+
+
 def _spec(port: Any, names: set[str]) -> TensorSpec:
-    """A port may have several names: the one that the model file gives it to the outside is meant."""
-    name = next(iter(names & port.get_names()), None) or port.get_any_name()
+    name = _name(port, names)
     shape = tuple(None if dim.is_dynamic else dim.get_length() for dim in port.partial_shape)
     return TensorSpec(name, np.dtype(port.element_type.to_dtype()), shape)
 

@@ -31,6 +31,8 @@ FASTEST_SERVED = 2e4
 OFFLINE_TRIES = 3
 CONFIRMATIONS = 8
 STEP_DOWN = 0.95
+"""What a rate that was not confirmed is lowered to; each failure more lowers it by one such step more, so that the
+last of all tries is at a quarter of the first."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +132,19 @@ def _highest(
         floor=floor,
         whole=whole,
     )
-    for _ in range(CONFIRMATIONS):
+    tried = floor
+    for steps in range(1, CONFIRMATIONS + 1):
         if rate is None or rate < floor:
             break
+        tried = rate
         if at(rate, bounds, True).outcome.valid:
             confirmed = at(rate, bounds, False)
             if confirmed.outcome.valid:
                 return confirmed
-        rate = float(math.floor(rate * STEP_DOWN)) if whole else rate * STEP_DOWN
+        rate *= STEP_DOWN**steps
+        rate = float(math.floor(rate)) if whole else rate
     raise NoValidResult(
-        f"no rate held {1e3 * (bounds.limit_seconds or 0):g} ms, down to {floor:.3g}: the machine is too busy "
+        f"no rate held {1e3 * (bounds.limit_seconds or 0):g} ms, down to {tried:.3g}: the machine is too busy "
         "to keep the latency, or the network too slow for it: quieten the machine, or use a faster engine"
     )
 

@@ -35,7 +35,9 @@ class Session:
 
     def __init__(self, ask: Ask, on_step: OnStep) -> None:
         self.ask = ask
-        self._workload: Workload = open_workload(ask.network, ask.size, Asked(ask.weights, ask.data))
+        self._workload: Workload = open_workload(
+            ask.network, ask.size, Asked(ask.weights, ask.data, ask.precision)
+        )
         if ask.mode == "accuracy" and not self._workload.scored:
             raise UsageError(
                 f"{ask.network}: no accuracy with {self._workload.origin} weights on {self._workload.data}"

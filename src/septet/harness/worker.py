@@ -84,7 +84,7 @@ class Worker:
         self.job = job
         self.report = report
         self.workload: Workload = open_workload(
-            job.network, job.size, Asked(job.weights, Path(job.data) if job.data else None)
+            job.network, job.size, Asked(job.weights, Path(job.data) if job.data else None, job.precision)
         )
         config = EngineConfig(job.precision, job.threads, job.streams)
         partition = Cpu.detect().partition()

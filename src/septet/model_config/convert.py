@@ -25,6 +25,8 @@ _KINDS: dict[str, type] = {
     "BatchOutput": parts.BatchOutput,
     "ModelQueuePolicy": parts.QueuePolicy,
     "ModelDynamicBatching": parts.DynamicBatching,
+    "Step": parts.Step,
+    "ModelEnsembling": parts.Ensembling,
     "Resource": parts.RateLimiterResource,
     "ModelRateLimiter": parts.RateLimiter,
     "SecondaryDevice": parts.SecondaryDevice,

@@ -79,7 +79,8 @@ def decode(path: Path) -> Array:
 def _cut_short(content: bytes) -> bool:
     """Whether an image ends before its format says: decoders fill what is missing with grey, and do not tell."""
     if content.startswith(_JPEG_START):
-        return content.find(_JPEG_END, content.rfind(_JPEG_SCAN)) < 0
+        # most end there, and are not searched from behind
+        return not content.endswith(_JPEG_END) and content.find(_JPEG_END, content.rfind(_JPEG_SCAN)) < 0
     if content.startswith(_PNG_START):
         return _PNG_END not in content
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":

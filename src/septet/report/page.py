@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import jinja2
 from markupsafe import Markup
@@ -14,6 +15,8 @@ from septet.harness.result import Result
 from septet.report.chart import Bar, Curve, Dot, bars, curves, dots
 from septet.report.scale import words
 from septet.report.table import figure
+
+Mark = TypeVar("Mark", Bar, Curve)
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,10 @@ def _sections(results: Sequence[Result]) -> Iterator[Section]:
 def _throughput(results: Sequence[Result], kinds: dict[str, int]) -> Iterator[Picture]:
     measured = [result for result in results if result.seconds > 0]
     for title, group in _grouped(measured, _network):
-        rows = [
+        rows = _once(
             Bar(f"{r.scenario} · {_engine(r)}{_unless_valid(r)}", r.samples / r.seconds, kinds[_engine(r)])
             for r in sorted(group, key=lambda r: r.scenario)
-        ]
+        )
         yield Picture(title, "", bars(f"Throughput of {title}", rows, "/s"))
 
 
@@ -89,16 +92,21 @@ def _unless_valid(result: Result) -> str:
 def _latency(results: Sequence[Result], kinds: dict[str, int]) -> Iterator[Picture]:
     timed = [result for result in results if result.latency and result.latency.percentiles]
     for title, group in _grouped(timed, lambda r: f"{_network(r)}, {r.scenario}"):
-        rows = [Curve(_engine(r), _points(r), kinds[_engine(r)]) for r in group]
+        rows = _once(Curve(_engine(r), _points(r), kinds[_engine(r)]) for r in group)
         first = group[0].latency
         assert first is not None
         svg = curves(f"Latency of {title}", rows, first.limit, first.limit_percentile)
         yield Picture(title, "", svg, [(row.kind, row.label) for row in rows])
 
 
-def _points(result: Result) -> list[tuple[float, float]]:
+def _points(result: Result) -> tuple[tuple[float, float], ...]:
     percentiles = result.latency.percentiles if result.latency else {}
-    return sorted((float(name), value) for name, value in percentiles.items())
+    return tuple(sorted((float(name), value) for name, value in percentiles.items()))
+
+
+def _once(marks: Iterable[Mark]) -> list[Mark]:
+    """Each mark once: a run that is judged at two targets is drawn as the one run that it was."""
+    return list(dict.fromkeys(marks))
 
 
 def _accuracy(results: Sequence[Result], kinds: dict[str, int]) -> Iterator[Picture]:

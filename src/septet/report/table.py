@@ -49,13 +49,15 @@ def _title(result: Result) -> str:
 def _table(runs: Sequence[Result], notes: list[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("  scenario", no_wrap=True)
+    table.add_column("target", justify="right", no_wrap=True)
     table.add_column("figure", justify="right", no_wrap=True)
     table.add_column("p50 / p90 / p99 ms", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for run in runs:
         places = "".join(f"[{_place(notes, note)}]" for note in (*run.why, *run.notes))
         verdict = Text(f"{run.verdict} {places}".rstrip())
-        table.add_row(f"  {run.scenario}", figure(run), _latencies(run), verdict)
+        target = f"{100 * run.accuracy.target:g} %" if run.accuracy else ""
+        table.add_row(f"  {run.scenario}", target, figure(run), _latencies(run), verdict)
     return table
 
 

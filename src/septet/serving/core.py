@@ -180,9 +180,11 @@ class Core:
         self._repository.load(model, None if override.empty else override)
 
     def unload(self, model: str, dependents: bool) -> None:
-        """Let a model end. No model here depends on another, so `dependents` are none. Raises ControlDisabled."""
+        """Let a model end, and with it, for `dependents`, the models of an ensemble. Raises ControlDisabled."""
         self._require_control()
-        self._repository.unload(model)
+        steps = self._repository.steps(model) if dependents else []
+        for name in (model, *steps):
+            self._repository.unload(name)
 
     def trace_settings(
         self, model: str = "", updates: Mapping[str, list[str] | None] | None = None

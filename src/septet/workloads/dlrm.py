@@ -168,7 +168,7 @@ class Dlrm(Workload):
 
     @classmethod
     def open(cls, size: Size, asked: Asked) -> Dlrm:
-        return _mini() if size == "mini" else _full(asked)
+        return _mini(asked.precision == "int8") if size == "mini" else _full(asked)
 
     def __len__(self) -> int:
         return len(self._log)
@@ -209,25 +209,31 @@ class Dlrm(Workload):
 def _full(asked: Asked) -> Dlrm:
     if asked.weights == "official":
         raise UsageError(f"dlrm: {Dlrm.card.bring}; then name it with --weights FILE")
-    found, net = _synthetic() if asked.weights in ("auto", "synthetic") else (given(asked.weights), None)
-    if net is None:
+    if asked.weights in ("auto", "synthetic"):
+        found, net = _synthetic(asked.precision == "int8")
+    else:
+        found = given(asked.weights)
         net = _rows_of(found.path)
     return Dlrm("full", found, CriteoLog(asked.data) if asked.data else MadeUpLog(net.rows), net)
 
 
-def _synthetic() -> tuple[Found, Recommender]:
-    """Seeded weights, with tables cut to what memory allows."""
-    cap = rows_within(min(LARGEST_TABLES, MEMORY_SHARE * psutil.virtual_memory().total))
+def _synthetic(int8: bool) -> tuple[Found, Recommender]:
+    """Seeded weights, with tables cut to what memory allows, in rows of `int8` or of float32."""
+    cap = rows_within(min(LARGEST_TABLES, MEMORY_SHARE * psutil.virtual_memory().total), int8)
     net = DLRM.capped(cap)
-    path = built(partial(recommender.write_synthetic, net, SEED), f"dlrm-full-synthetic-{SEED}-{cap}")
+    form = "int8-" if int8 else ""
+    write = partial(recommender.write_synthetic, net, SEED, int8=int8)
+    path = built(write, f"dlrm-full-synthetic-{SEED}-{form}{cap}")
     kept = f"tables capped at {cap:,} rows: {sum(net.rows):,} of {sum(DLRM.rows):,} rows"
     return Found(path, "synthetic", (SYNTHETIC_NOTE, kept)), net
 
 
-def rows_within(limit: float) -> int:
-    """The largest cap, in whole 100,000 rows, under which the tables in float32 fit into `limit` bytes."""
+def rows_within(limit: float, int8: bool = False) -> int:
+    """The largest cap, in whole 100,000 rows, under which all tables fit into `limit` bytes: rows of float32, or
+    of `int8` and a float32 factor."""
+    row = DLRM.dim + 4 if int8 else 4 * DLRM.dim
     cap = 100_000
-    while 4 * DLRM.dim * sum(DLRM.capped(cap + 100_000).rows) <= limit and cap < max(DLRM.rows):
+    while row * sum(DLRM.capped(cap + 100_000).rows) <= limit and cap < max(DLRM.rows):
         cap += 100_000
     return cap
 
@@ -243,8 +249,11 @@ def _rows_of(path: Path) -> Recommender:
     return Recommender(DLRM.bottom, DLRM.top, tables)
 
 
-def _mini() -> Dlrm:
-    found = trained(Dlrm.name, partial(recommender.build, DLRM_MINI))
+def _mini(int8: bool) -> Dlrm:
+    def build(weights: Mapping[str, Array]) -> onnx.ModelProto:
+        return recommender.build(DLRM_MINI, recommender.rows_as_int8(weights) if int8 else weights)
+
+    found = trained(Dlrm.name, build, "-int8" if int8 else "")
     return Dlrm("mini", found, GeneratedLog(), DLRM_MINI)
 
 

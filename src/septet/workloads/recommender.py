@@ -7,14 +7,15 @@ as in MLPerf Inference v0.7 (mlcommons/inference v0.7.1, recommendation/dlrm). W
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
+from numpy.typing import DTypeLike
 
 from septet.tensor import Array
 from septet.workloads.graph import Graph, Outside, value
@@ -126,18 +127,25 @@ def shapes(net: Recommender) -> dict[str, tuple[int, ...]]:
 
 
 def rows_as_int8(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """The same weights with the rows of all tables as int8, each row with the factor that undoes it.
+    """The same weights with the rows of all tables as int8, each row with the factor that undoes it."""
+    found = dict(weights)
+    for name in [name for name in weights if name.startswith("emb_l.")]:
+        found[name], found[_scale(name)] = as_int8(weights[name])
+    return found
+
+
+def as_int8(table: Array) -> tuple[Array, Array]:
+    """Rows as int8 [rows, dim], and the float32 [rows, 1] factors that undo it.
 
     A row is scaled so that its largest element becomes ±127; a row of zeros keeps the factor 1.
     """
-    found = dict(weights)
-    for name in [name for name in weights if name.startswith("emb_l.")]:
-        table = weights[name]
-        largest = np.abs(table).max(axis=1, keepdims=True)
-        scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-        found[name] = np.rint(table / scale).astype(np.int8)
-        found[name.replace(".weight", ".scale")] = scale
-    return found
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(table / scale).astype(np.int8), scale
+
+
+def _scale(name: str) -> str:
+    return name.replace(".weight", ".scale")
 
 
 def synthetic(net: Recommender, seed: int) -> dict[str, Array]:
@@ -145,22 +153,43 @@ def synthetic(net: Recommender, seed: int) -> dict[str, Array]:
     return dict(_synthetic(shapes(net), np.random.default_rng(seed)))
 
 
-def write_synthetic(net: Recommender, seed: int, path: Path) -> None:
-    """Write the network with seeded weights to `path`, its tables into a file beside it, a chunk at a time."""
+def write_synthetic(net: Recommender, seed: int, path: Path, *, int8: bool = False) -> None:
+    """Write the network with seeded weights to `path`, its tables, their rows as `int8` where asked, into a file
+    beside it, a chunk at a time."""
     wanted = shapes(net)
     tables = {name: shape for name, shape in wanted.items() if name.startswith("emb_l.")}
     rest = {name: shape for name, shape in wanted.items() if name not in tables}
     draw = np.random.default_rng(seed)
     weights: dict[str, Any] = dict(_synthetic(rest, draw))
-    offset = 0
     with path.with_name("tables.bin").open("wb") as file:
         for name, shape in tables.items():
-            weights[name] = Outside("tables.bin", offset, np.dtype(np.float32), shape)
-            for begin in range(0, shape[0], _CHUNK):
-                _table(draw, (min(_CHUNK, shape[0] - begin), shape[1])).tofile(file)
-            offset += weights[name].size
-            offset += file.write(bytes(-offset % 4_096))  # engines map whole pages
+            chunks = (
+                _table(draw, (min(_CHUNK, shape[0] - begin), shape[1])) for begin in range(0, shape[0], _CHUNK)
+            )
+            if not int8:
+                weights[name] = _outside(file, chunks, np.float32, shape)
+                continue
+            scales: list[Array] = []
+            weights[name] = _outside(file, _rows_and_scales(chunks, scales), np.int8, shape)
+            weights[_scale(name)] = _outside(file, scales, np.float32, (shape[0], 1))
     onnx.save(build(net, weights), path)
+
+
+def _rows_and_scales(chunks: Iterable[Array], scales: list[Array]) -> Iterator[Array]:
+    """The rows of `chunks` as int8; their factors are added to `scales`."""
+    for chunk in chunks:
+        rows, scale = as_int8(chunk)
+        scales.append(scale)
+        yield rows
+
+
+def _outside(file: BinaryIO, chunks: Iterable[Array], dtype: DTypeLike, shape: tuple[int, ...]) -> Outside:
+    """Append `chunks` to `file`, from a whole page on: engines map whole pages."""
+    file.write(bytes(-file.tell() % 4_096))
+    stored = Outside(Path(file.name).name, file.tell(), np.dtype(dtype), shape)
+    for chunk in chunks:
+        file.write(chunk.tobytes())
+    return stored
 
 
 def _synthetic(wanted: Mapping[str, Sequence[int]], draw: np.random.Generator) -> Iterator[tuple[str, Array]]:

@@ -111,7 +111,7 @@ def _speak(draw: np.random.Generator, text: str) -> Spoken:
     wave = np.concatenate(pieces)
     wave *= draw.uniform(0.05, 0.3) / np.abs(wave).max()
     noise = np.diff(draw.standard_normal(len(wave) + 1)) * 0.5 + 0.5 * draw.standard_normal(len(wave))
-    wave += 10 ** draw.uniform(-2.6, -0.9) * wave.std() * noise
+    wave += 10 ** draw.uniform(-2.0, 0.0) * wave.std() * noise
     return Spoken(wave.astype(np.float32), text, spans)
 
 

@@ -78,10 +78,10 @@ def _modalities(draw: np.random.Generator, head: Array, classes: Array) -> Array
 
 def _tumour(draw: np.random.Generator, head: Array) -> Array:
     """Three nested regions with uneven borders; some tumours have no core, some nothing that enhances."""
-    place, radii = _place(draw, head), draw.uniform(4.5, 8.0, 3)
+    place, radii = _place(draw, head), draw.uniform(6.0, 10.0, 3)
     depth = 1 - _distance(place, radii) + 0.25 * _smooth(draw, 2.0)
-    inner = depth - draw.uniform(0.2, 0.4)
-    innermost = inner - draw.uniform(0.05, 0.2) + 0.15 * _smooth(draw, 1.5)
+    inner = depth - draw.uniform(0.15, 0.35)
+    innermost = inner - draw.uniform(0.0, 0.15) + 0.15 * _smooth(draw, 1.5)
     classes = np.zeros(head.shape, np.uint8)
     classes[(depth > 0) & head] = 1
     if draw.random() < 0.93:

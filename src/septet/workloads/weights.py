@@ -99,16 +99,16 @@ def shipped(network: str) -> Path:
     return Path(__file__).parent / "data" / f"{network}-mini.npz"
 
 
-def trained(network: str, build: Callable[[Mapping[str, Array]], onnx.ModelProto]) -> Found:
+def trained(network: str, build: Callable[[Mapping[str, Array]], onnx.ModelProto], form: str = "") -> Found:
     """The miniature of `network`: what `build` makes of its trained weights, float32 by name, whatever they are
-    stored in. Raises ModelError."""
+    stored in. Another `form` of it, such as «-int8», is kept beside it. Raises ModelError."""
     stored = shipped(network)
 
     def write(path: Path) -> None:
         with np.load(stored, allow_pickle=False) as arrays:
             onnx.save(build({name: array.astype(np.float32) for name, array in arrays.items()}), path)
 
-    return Found(built(write, f"{network}-mini-{md5_of(stored)[:12]}"), "trained")
+    return Found(built(write, f"{network}-mini-{md5_of(stored)[:12]}{form}"), "trained")
 
 
 def _automatic(official: Official, write: Write, key: str) -> Found:

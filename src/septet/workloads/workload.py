@@ -38,11 +38,13 @@ WORKLOADS: dict[str, str] = {
 class Asked:
     """What the user said about model and data; ``None`` where nothing was said.
 
-    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file.
+    `weights` is ``auto``, ``official``, ``synthetic`` or the path of an ONNX file. `precision` is what the engine
+    will compute in: DLRM's own files have int8 rows where it is ``int8``.
     """
 
     weights: str = "auto"
     data: Path | None = None
+    precision: str = "f32"
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_the_loss_is_the_sum_over_all_alignments(recipe: ModuleType) -> None:
 
 
 def test_what_is_saved_is_what_was_trained(recipe: ModuleType) -> None:
-    network = recipe.train(SMALL, steps=2, seed=1)
+    network = recipe.train(SMALL, Utterances("train"), steps=2, seed=1)
     saved = recipe.weights_of(network, SMALL)
     assert {name: array.shape for name, array in saved.items()} == shapes(SMALL)
     frames, _, _, _, _ = recipe.collated([Utterances("search").spoken(index) for index in range(2)])
@@ -57,5 +57,7 @@ def test_what_is_saved_is_what_was_trained(recipe: ModuleType) -> None:
 
 
 def test_a_seed_gives_the_same_weights_again(recipe: ModuleType) -> None:
-    first, again = (recipe.weights_of(recipe.train(SMALL, steps=2, seed=3), SMALL) for _ in range(2))
+    first, again = (
+        recipe.weights_of(recipe.train(SMALL, Utterances("train"), steps=2, seed=3), SMALL) for _ in range(2)
+    )
     assert all(np.array_equal(first[name], again[name]) for name in first)

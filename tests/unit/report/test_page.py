@@ -2,6 +2,7 @@
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 
 from results_made import made_accuracy, made_result, made_results
@@ -90,3 +91,11 @@ def test_an_official_run_says_so() -> None:
 def test_each_verdict_has_a_shape_of_its_own() -> None:
     text, _ = parse([made_result(accuracy=made_accuracy(v), precision=v) for v in ("met", "missed", "undecided")])
     assert all(shape in text for shape in ('class="dot s0"', 'class="whisker s1"', 'class="ring s2"'))
+
+
+def test_a_run_that_is_judged_at_two_targets_is_drawn_once() -> None:
+    accuracies = [msgspec.structs.replace(made_accuracy("met"), target=target) for target in (0.99, 0.999)]
+    text, _ = parse([made_result(accuracy=accuracy) for accuracy in accuracies])
+    assert text.count('class="bar s0"') == text.count('class="curve s0"') == 1
+    assert "99 % met" in text
+    assert "99.9 % met" in text

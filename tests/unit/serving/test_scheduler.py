@@ -41,7 +41,7 @@ class Bed:
 
     def put(self, id_: str, size: int = 1, key: object = None, **parameters: int) -> Pending:
         request = Request("m", {}, id=id_, parameters=dict(parameters))
-        pending = Pending(request, Answers(), "1", size, key)  # type: ignore[arg-type]
+        pending = Pending(request, Answers(), "1", size, key)
         self.scheduler.enqueue(pending)
         return pending
 
@@ -121,6 +121,17 @@ def test_a_preferred_size_does_not_wait_for_the_delay(expiry: Expiry) -> None:
         bed.put(name)
     thread.join(10)
     assert taken == [["a", "b", "c"]]
+
+
+def test_whoever_does_not_fit_ends_the_waiting(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=_HOUR))
+    taken: list[list[str]] = []
+    thread = threading.Thread(target=lambda: taken.append(bed.take()))
+    thread.start()
+    bed.put("a", key=1)
+    bed.put("b", key=2)
+    thread.join(10)
+    assert taken == [["a"]]
 
 
 def test_what_cannot_grow_does_not_wait_for_the_delay(expiry: Expiry) -> None:

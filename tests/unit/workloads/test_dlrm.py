@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
+from septet.engines.model import read_onnx
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.tensor import Array
 from septet.workloads import dlrm, recommender
@@ -88,13 +90,18 @@ def test_rows_as_int8_answer_nearly_alike() -> None:
     np.testing.assert_allclose(small, plain, atol=0.01)
 
 
-def test_tables_outside_the_file_are_the_same_tables(tmp_path: Path) -> None:
-    recommender.write_synthetic(SMALL, 5, tmp_path / "model.onnx")
-    weights = {
-        tensor.name: onnx.numpy_helper.to_array(tensor, str(tmp_path))
-        for tensor in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.initializer
+def stored(path: Path) -> dict[str, Array]:
+    """The weights in a file and beside it."""
+    return {
+        tensor.name: onnx.numpy_helper.to_array(tensor, str(path.parent))
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer
         if not tensor.name.endswith(".constant")
     }
+
+
+def test_tables_outside_the_file_are_the_same_tables(tmp_path: Path) -> None:
+    recommender.write_synthetic(SMALL, 5, tmp_path / "model.onnx")
+    weights = stored(tmp_path / "model.onnx")
     assert {name: array.shape for name, array in weights.items()} == shapes(SMALL)
     dense, indices = np.ones((2, 13), np.float32), np.array([[2, 6, 1], [0, 0, 0]])
     session = ort.InferenceSession(str(tmp_path / "model.onnx"))
@@ -105,10 +112,33 @@ def test_tables_outside_the_file_are_the_same_tables(tmp_path: Path) -> None:
     )
 
 
-def test_tables_are_cut_to_what_memory_allows() -> None:
-    cap = rows_within(6e9)
-    assert 4 * 128 * sum(DLRM.capped(cap).rows) <= 6e9 < 4 * 128 * sum(DLRM.capped(cap + 100_000).rows)
-    assert rows_within(1e12) >= max(DLRM.rows)
+def test_int8_tables_outside_the_file_are_those_of_float32_made_small(tmp_path: Path) -> None:
+    recommender.write_synthetic(SMALL, 5, tmp_path / "plain.onnx")
+    wanted = rows_as_int8(stored(tmp_path / "plain.onnx"))
+    recommender.write_synthetic(SMALL, 5, tmp_path / "small.onnx", int8=True)
+    found = stored(tmp_path / "small.onnx")
+    assert found.keys() == wanted.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, wanted[name])
+    assert read_onnx(tmp_path / "small.onnx").quantised
+
+
+@pytest.mark.parametrize(("int8", "row"), [(False, 4 * 128), (True, 128 + 4)])
+def test_tables_are_cut_to_what_memory_allows(int8: bool, row: int) -> None:
+    cap = rows_within(6e9, int8)
+    assert row * sum(DLRM.capped(cap).rows) <= 6e9 < row * sum(DLRM.capped(cap + 100_000).rows)
+    assert rows_within(1e12, int8) >= max(DLRM.rows)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_the_miniature_with_int8_rows_ranks_nearly_alike(engine: str) -> None:
+    answers = []
+    for precision in ("f32", "int8"):
+        mini, config = open_workload("dlrm", "mini", Asked(precision=precision)), EngineConfig(precision)
+        with mini.predictor(partial(load, engine, config=config, partition=Cpu.detect().partition())) as predict:
+            answers.append(np.concatenate(list(predict(mini.collate([mini.sample(at) for at in range(8)])))))
+    plain, small = answers
+    assert 0 < np.abs(plain - small).max() < 0.05
 
 
 def test_a_full_network_says_how_far_it_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,15 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from septet.config import EngineConfig
+from septet.devices.cpu import Cpu
+from septet.engines.engine import load
 from septet.errors import DataError, ModelInvalid
 from septet.tensor import Array
 from septet.workloads import unet3d
 from septet.workloads.brats import MODALITIES, Brats, as_classes, as_labels, dice
 from septet.workloads.graph import flops, parameters
-from septet.workloads.tumours import Heads
+from septet.workloads.tumours import COUNTS, Heads
 from septet.workloads.unet import UNET_3D, UNET_3D_MINI, UNet, build, shapes, synthetic
 from septet.workloads.unet3d import MadeUpVolumes, UNet3D
 from septet.workloads.workload import Asked, open_workload
@@ -70,7 +73,8 @@ def test_dice_is_that_of_plain_counting() -> None:
     assert dice(one * 3, empty).tolist() == [0, 0, 0]
 
 
-def test_the_score_averages_volumes_and_then_regions() -> None:
+def test_the_score_averages_volumes_and_then_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COUNTS, "test", 60)
     mini = open_workload("3d-unet", "mini", Asked())
     assert isinstance(mini, UNet3D)
     heads, draw = Heads("test"), np.random.default_rng(0)
@@ -87,6 +91,16 @@ def test_the_score_averages_volumes_and_then_regions() -> None:
     assert score.samples == len(mini)
     with pytest.raises(DataError, match="made-up head 2: its answer has 0 bytes"):
         mini.score({index: row for index, row in responses.items() if index != 2})
+
+
+def test_the_miniature_finds_most_of_a_tumour() -> None:
+    mini, found = open_workload("3d-unet", "mini", Asked()), []
+    assert isinstance(mini, UNet3D)
+    with mini.predictor(lambda path: load("onnx", path, EngineConfig(), Cpu.detect().partition())) as predict:
+        for index in range(40):
+            [answer] = predict(mini.collate([mini.sample(index)]))
+            found.append(dice(mini.prepared(index).restored(answer), Heads("test").labels(index)))
+    assert (np.nanmean(np.array(found), axis=0) > (0.75, 0.6, 0.5)).all()
 
 
 def test_heads_are_drawn_from_split_and_index_and_their_regions_are_nested() -> None:
