@@ -185,13 +185,23 @@ def test_an_error_is_that_requests_alone_and_has_its_own_code(open_: Open, root:
     assert (counts["success"]["count"], counts["fail"]["count"]) == (2, 1)
 
 
-def test_an_exception_fails_its_batch_and_the_process_goes_on(open_: Open, root: Path) -> None:
-    python(root, "m", code("y = {0: x}[int(x[0, 0])]"))
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("y = {0: x}[int(x[0, 0])]", "KeyError"),
+        ("y = x if x[0, 0] == 0 else np.zeros(1 << 60, np.float32)", "MemoryError"),
+        ("y = x if x[0, 0] == 0 else (lambda f: f(f))(lambda f: f(f))", "RecursionError"),
+    ],
+)
+def test_an_exception_fails_its_batch_and_the_process_goes_on(
+    open_: Open, root: Path, body: str, words: str
+) -> None:
+    python(root, "m", code(body))
     core = open_()
     [before] = processes()
     answer = ask(core, "m", {"x": row(5)})
     assert isinstance(answer.error, ModelFailed)
-    assert "KeyError" in str(answer.error)
+    assert words in str(answer.error)
     assert "model.py" not in str(answer.error)
     assert ask(core, "m", {"x": row(0)}).error is None
     assert processes() == [before]
