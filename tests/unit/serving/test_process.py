@@ -362,6 +362,20 @@ def test_a_decoupled_model_answers_as_often_as_it_likes(open_: Open, root: Path,
     assert [int(each.outputs["x"][0]) for each in answers.responses[:-1]] == list(range(count))
 
 
+def test_a_stream_is_finished_before_its_model_ends(open_: Open, root: Path) -> None:
+    source = DECOUPLED.replace("import threading\n", "import threading, time\n").replace(
+        "sender.send(pb_utils.Inf", "time.sleep(0.1); sender.send(pb_utils.Inf"
+    )
+    python(root, "repeat", source, REPEAT + "model_transaction_policy { decoupled: true }")
+    core, answers = open_(control="explicit", startup=["repeat"]), Answers()
+    core.submit(Request("repeat", {"n": np.array([5], np.int32)}), answers)
+    answers.wait(1)
+    core.load("repeat", {})
+    core.unload("repeat", False)
+    until(lambda: answers.responses[-1].final)
+    assert [each.error for each in answers.responses] == [None] * 6
+
+
 def test_a_model_that_answers_once_may_do_it_through_its_sender(open_: Open, root: Path) -> None:
     python(root, "repeat", DECOUPLED, REPEAT)
     answer = ask(open_(), "repeat", {"n": np.array([1], np.int32)})
