@@ -24,5 +24,12 @@ live and ready                              empty body                   JSON, w
 log and trace files over the network        any file is written          refused
 shutdown                                    refuses what still comes     not ready first, then drains
 a message above the limit, gRPC             2 GB                         64 MiB, RESOURCE_EXHAUSTED
+refusals because a queue is full            in no counter                REJECTED
+queue without ``max_queue_size``            grows without bound          16,384 requests
+a Python model's process dies               ready, and stays dead        not ready, restarted
+a Python model hangs                        for ever                     ended after 300 s
+a Python model's output does not fit        passed on, 200               500
+memory of an unloaded model                 kept by the process          returned to the system
+model paths and links out of repository     followed                     refused
 ==========================================  ===========================  ==============================
 """
