@@ -27,9 +27,6 @@ a message above the limit, gRPC             2 GB                         64 MiB,
 refusals because a queue is full            in no counter                REJECTED
 queue without ``max_queue_size``            grows without bound          16,384 requests
 a Python model's process dies               ready, and stays dead        not ready, restarted
-a Python model hangs                        for ever                     ended after 300 s
-a Python model's output does not fit        passed on, 200               500
 memory of an unloaded model                 kept by the process          returned to the system
-model paths and links out of repository     followed                     refused
 ==========================================  ===========================  ==============================
 """
