@@ -24,6 +24,8 @@ def models(folder: Path, load: bool) -> None:
         click.echo(_line(checked))
         for fault in checked.faults:
             click.echo(f"  {fault}")
+        for note in checked.notes:
+            click.echo(f"  note: {note}")
         wrong += bool(checked.faults)
     sys.exit(1 if wrong else 0)
 

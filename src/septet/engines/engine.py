@@ -48,6 +48,9 @@ class Engine(ABC):
     names_tensors: ClassVar[bool] = True
     """Whether its files say what goes in and out; if not, `EngineConfig` must, and shapes are not checked."""
 
+    batched: bool = True
+    """Whether the first dimension of every tensor is the number of samples; if not, outputs come as they are."""
+
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

@@ -70,7 +70,7 @@ class OnnxEngine(Engine):
         held = {name: np.ascontiguousarray(array) for name, array in batch.items()}
         for name, array in held.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        if self._preset:
+        if self._preset and self.batched:
             size = len(next(iter(held.values())))
             answers = {spec.name: spec.empty(size) for spec in self.outputs}
             for name, array in answers.items():

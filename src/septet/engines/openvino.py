@@ -86,7 +86,7 @@ class OpenVinoEngine(Engine):
         held = {name: np.ascontiguousarray(array) for name, array in batch.items()}
         for name, array in held.items():
             request.set_tensor(self._ports[name], ov.Tensor(array, shared_memory=True))
-        if not self._preset:
+        if not (self._preset and self.batched):
             request.infer()
             return {spec.name: request.get_tensor(self._ports[spec.name]).data.copy() for spec in self.outputs}
         size = len(next(iter(held.values())))

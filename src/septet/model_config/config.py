@@ -125,6 +125,25 @@ class DynamicBatching:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A model of an ensemble: its inputs and outputs, each with the ensemble's name of the tensor."""
+
+    model_name: str = ""
+    model_version: int = 0
+    input_map: Mapping[str, str] = field(default_factory=dict)
+    output_map: Mapping[str, str] = field(default_factory=dict)
+    model_namespace: str = ""
+
+
+@dataclass(frozen=True)
+class Ensembling:
+    """Models that hand tensors on to one another; each runs as soon as all its inputs are there."""
+
+    step: tuple[Step, ...] = ()
+    max_inflight_requests: int = 0
+
+
+@dataclass(frozen=True)
 class RateLimiterResource:
     name: str = ""
     global_: bool = False
@@ -210,6 +229,7 @@ class ModelConfig:
     batch_input: tuple[BatchInput, ...] = ()
     batch_output: tuple[BatchOutput, ...] = ()
     dynamic_batching: DynamicBatching | None = None
+    ensemble_scheduling: Ensembling | None = None
     instance_group: tuple[InstanceGroup, ...] = ()
     default_model_filename: str = ""
     metric_tags: Mapping[str, str] = field(default_factory=dict)

@@ -25,6 +25,8 @@ _KINDS: dict[str, type] = {
     "BatchOutput": parts.BatchOutput,
     "ModelQueuePolicy": parts.QueuePolicy,
     "ModelDynamicBatching": parts.DynamicBatching,
+    "Step": parts.Step,
+    "ModelEnsembling": parts.Ensembling,
     "Resource": parts.RateLimiterResource,
     "ModelRateLimiter": parts.RateLimiter,
     "SecondaryDevice": parts.SecondaryDevice,
@@ -52,6 +54,15 @@ def to_proto(config: ModelConfig) -> Any:
     """The ``model_config_pb2.ModelConfig`` of a configuration."""
     message = model_config_pb2.ModelConfig.FromString(config.rest)
     _fill(message, config)
+    return message
+
+
+def with_defaults(message: Any) -> Any:
+    """`message` with those defaults that Triton fills in when it shows a configuration."""
+    optimization = message.optimization
+    for name in ("input_pinned_memory", "output_pinned_memory"):
+        if not optimization.HasField(name):
+            getattr(optimization, name).enable = True
     return message
 
 

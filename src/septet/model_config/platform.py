@@ -10,6 +10,7 @@ PLATFORMS = {
     "pytorch_libtorch": "pytorch",
     "tensorflow_savedmodel": "openvino",
     "tensorflow_graphdef": "openvino",
+    "ensemble": "ensemble",
 }
 """Platform -> the backend that runs it here."""
 
@@ -20,6 +21,7 @@ BACKENDS = {
     "pytorch": ("model.pt", "model.pt2"),
     "python": ("model.py",),
     "null": (),
+    "ensemble": (),
 }
 """Backend -> the names of its model file, looked for in this order."""
 
@@ -50,6 +52,8 @@ def platform_of(backend: str, file: str) -> str:
     """Triton's platform for a backend and a model file's name, or ``""`` where it has none."""
     if backend == "onnxruntime":
         return "onnxruntime_onnx"
+    if backend == "ensemble":
+        return "ensemble"
     if backend == "pytorch":
         return "pytorch_libtorch"
     if backend == "tensorflow":

@@ -7,22 +7,15 @@ They are those of ``model_config_utils.cc`` in Triton's core, and what Septet do
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 
 from septet.errors import ConfigInvalid
 from septet.model_config.config import DynamicBatching, Input, ModelConfig, Output, QueuePolicy
+from septet.model_config.ensemble import ensemble_faults
+from septet.model_config.fault import Fault
 from septet.model_config.platform import backend_of
 from septet.model_config.text import line_of
 from septet.stubs import model_config_pb2
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong, and the field it is wrong with: ``input[1].dims``."""
-
-    field: str
-    text: str
 
 
 def require(config: ModelConfig, text: str = "", source: str = "config.pbtxt") -> None:
@@ -50,8 +43,34 @@ def faults(config: ModelConfig) -> Iterator[Fault]:
     yield from _ragged(config)
     if config.dynamic_batching is not None:
         yield from _batching(config.dynamic_batching, config)
+    if config.ensemble_scheduling is not None:
+        yield from ensemble_faults(config, config.ensemble_scheduling)
     yield from _instances(config)
     yield from _warmup(config)
+
+
+def notes(config: ModelConfig) -> Iterator[Fault]:
+    """What is said and has no effect here: it is kept and shown, because Triton's users have it in their files."""
+    for field, descriptor in _without_effect(config):
+        yield Fault(field, f"has no effect here{descriptor}")
+    for index, group in enumerate(config.instance_group):
+        if group.rate_limiter is not None:
+            yield Fault(f"instance_group[{index}].rate_limiter", "has no effect here: nothing limits rates")
+        if group.host_policy:
+            yield Fault(
+                f"instance_group[{index}].host_policy", "has no effect here: instances share out the cores"
+            )
+
+
+def _without_effect(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    rest = model_config_pb2.ModelConfig.FromString(config.rest)
+    for field in ("optimization", "model_metrics"):
+        if rest.HasField(field):
+            yield field, ""
+    if rest.runtime:
+        yield "runtime", ""
+    if rest.cc_model_filenames:
+        yield "cc_model_filenames", ": there is no GPU"
 
 
 def _model(config: ModelConfig) -> Iterator[Fault]:
@@ -75,9 +94,10 @@ def _model(config: ModelConfig) -> Iterator[Fault]:
     if policy and policy.specific and not policy.specific.versions:
         yield Fault("version_policy.specific.versions", "no version is said")
     rest = model_config_pb2.ModelConfig.FromString(config.rest)
-    for field in ("sequence_batching", "ensemble_scheduling"):
-        if rest.HasField(field):
-            yield Fault(field, "Septet does not serve such models")
+    if rest.HasField("sequence_batching"):
+        yield Fault("sequence_batching", "Septet does not serve sequences")
+    if (backend_of(config) == "ensemble") != (config.ensemble_scheduling is not None):
+        yield Fault("ensemble_scheduling", 'belongs to platform "ensemble", and platform "ensemble" needs it')
     if rest.response_cache.enable:
         yield Fault("response_cache", "Septet has no response cache")
     if rest.model_operations.op_library_filename:

@@ -30,8 +30,6 @@ _PRECISIONS = {"f32": "f32", "bf16": "bf16", "FP32": "f32", "BF16": "bf16"}
 def find_file(config: ModelConfig, folder: Path) -> Path | None:
     """The model's file in the folder of a version; ``None`` for a backend without one. Raises ModelNotFound."""
     names = files_of(config)
-    if not names and backend_of(config) != "null":
-        return None
     for name in names:
         if (folder / name).exists():
             return folder / name
@@ -64,6 +62,12 @@ def open_engine(config: ModelConfig, path: Path | None, partition: Partition) ->
     if name == "null" and config.input:
         return echo_engine(config)
     return load(name, path, settings, partition)
+
+
+def has_batches(config: ModelConfig) -> bool:
+    """Whether the first dimension of every tensor in the model's file is the batch's."""
+    ragged = config.batch_input or config.batch_output or any(each.allow_ragged_batch for each in config.input)
+    return config.max_batch_size > 0 and not ragged
 
 
 def _threads(config: ModelConfig, partition: Partition) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from septet.errors import SeptetError
 from septet.model_config.config import ModelConfig
 from septet.model_config.platform import backend_of
-from septet.model_config.rules import faults, located
+from septet.model_config.rules import faults, located, notes
 from septet.serving.backends import find_file, guess_backend
 from septet.serving.complete import defaults
 from septet.serving.expiry import Expiry
@@ -24,12 +24,13 @@ _COMPLETED = ("input", "output")
 
 @dataclass(frozen=True)
 class Checked:
-    """A model: the versions that would be served, and what is wrong, each a line."""
+    """A model: the versions that would be served, what is wrong, and what has no effect, each a line."""
 
     name: str
     backend: str
     versions: tuple[int, ...]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def check(folder: Path, *, load: bool) -> Iterator[Checked]:
@@ -60,14 +61,15 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
             found.append(str(error))
     found += [
         _named(source.name, located(fault, text, CONFIG))
-        for fault in faults(defaults(config))
+        for fault in faults(config if config.ensemble_scheduling is not None else defaults(config))
         if not (fault.field in _COMPLETED and not getattr(config, fault.field))
         and not ("not said" in fault.text and fault.field.endswith("data_type"))
         and not (fault.field.endswith("dims") and "needs dims" in fault.text)
     ]
     if load and not found:
         found += _load(source, versions)
-    return Checked(source.name, backend_of(config), tuple(versions), tuple(found))
+    remarks = tuple(_named(source.name, located(note, text, CONFIG)) for note in notes(config))
+    return Checked(source.name, backend_of(config), tuple(versions), tuple(found), remarks)
 
 
 def _load(source: Source, versions: list[int]) -> list[str]:

@@ -130,6 +130,8 @@ def _dims(spec: TensorSpec | None, lead: int) -> tuple[int, ...]:
 
 def _require(kind: str, said: Sequence[Input | Output], specs: Specs, config: ModelConfig) -> None:
     by_name = {spec.name: spec for spec in specs}
+    shapeless = {each.name for each in config.input if each.allow_ragged_batch}
+    shapeless.update(name for each in config.batch_output for name in each.target_name)
     for index, tensor in enumerate(said):
         spec = by_name.get(tensor.name)
         where = f"config.pbtxt: {kind}[{index}]"
@@ -142,7 +144,7 @@ def _require(kind: str, said: Sequence[Input | Output], specs: Specs, config: Mo
             raise ConfigInvalid(
                 f"{where}: '{tensor.name}' is {tensor.data_type}, in the file {data_type_of(spec.dtype)}"
             )
-        if isinstance(tensor, Input) and tensor.allow_ragged_batch:
+        if tensor.name in shapeless:
             continue
         dims = tensor.reshape.shape if tensor.reshape else tensor.dims
         full = (-1, *dims) if config.max_batch_size else dims

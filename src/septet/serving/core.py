@@ -17,11 +17,12 @@ from septet.errors import (
     ModelNotReady,
     RequestInvalid,
     SeptetError,
+    ServingError,
     Stopping,
     UsageError,
 )
 from septet.metrics import page
-from septet.model_config.convert import to_proto
+from septet.model_config.convert import to_proto, with_defaults
 from septet.request import Answer, Parameter, Request, Response
 from septet.serving import describe
 from septet.serving.expiry import Expiry
@@ -107,6 +108,9 @@ class Core:
             self._submit(request, answer)
         except SeptetError as error:
             answer(Response(request.model, request.version, request.id, error=error))
+        except Exception:
+            _LOG.exception("a request to %r was not taken", request.model)
+            answer(Response(request.model, request.version, request.id, error=ServingError("internal error")))
 
     def _submit(self, request: Request, answer: Answer) -> None:
         found = self._repository.find(request.model, request.version)
@@ -153,7 +157,7 @@ class Core:
 
     def model_config(self, model: str, version: str = "") -> Any:
         """The filled ``ModelConfig`` message."""
-        return to_proto(self._repository.find(model, version).config)
+        return with_defaults(to_proto(self._repository.find(model, version).config))
 
     def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
         """Triton's ModelStatistics of one version, one model, or all."""
@@ -180,9 +184,11 @@ class Core:
         self._repository.load(model, None if override.empty else override)
 
     def unload(self, model: str, dependents: bool) -> None:
-        """Let a model end. No model here depends on another, so `dependents` are none. Raises ControlDisabled."""
+        """Let a model end, and with it, for `dependents`, the models of an ensemble. Raises ControlDisabled."""
         self._require_control()
-        self._repository.unload(model)
+        steps = self._repository.steps(model) if dependents else []
+        for name in (model, *steps):
+            self._repository.unload(name)
 
     def trace_settings(
         self, model: str = "", updates: Mapping[str, list[str] | None] | None = None

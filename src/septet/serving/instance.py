@@ -96,10 +96,10 @@ class Instance:
             try:
                 self._executor = self._open()
                 self._executor.watch(self._scheduler.wake)
-            except SeptetError as error:
-                self.reason = str(error)
+            except Exception as error:  # no memory, no descriptors, or the model's own
+                self.reason = str(error) if isinstance(error, SeptetError) else type(error).__name__
                 _LOG.error("%s: not restarted: %s", self.name, error)
-                self._on_failed(ModelNotReady(f"{self.name} does not start: {error}"))
+                self._on_failed(ModelNotReady(f"{self.name} does not start: {self.reason}"))
                 if self._scheduler.stopping:
                     return False
                 self._closing.wait(pause)

@@ -38,6 +38,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.READY, Event.LOADED): State.READY,
     (State.READY, Event.FAILED): State.READY,
     (State.READY, Event.UNLOAD): State.UNLOADING,
+    (State.UNLOADING, Event.UNLOAD): State.UNLOADING,
     (State.UNLOADING, Event.UNLOADED): State.UNAVAILABLE,
     (State.UNAVAILABLE, Event.UNLOAD): State.UNAVAILABLE,
     # Loaded anew before the old one had ended

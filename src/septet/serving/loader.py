@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +12,13 @@ from pathlib import Path
 from septet.devices.cpu import Cpu
 from septet.devices.device import Partition
 from septet.errors import ConfigInvalid, LoadFailed
-from septet.model_config.config import ModelConfig, VersionPolicy
+from septet.model_config.config import Latest, ModelConfig, VersionPolicy
 from septet.model_config.platform import backend_of
-from septet.model_config.rules import require
+from septet.model_config.rules import located, notes, require
 from septet.model_config.text import read
-from septet.serving.backends import find_file, guess_backend, open_engine
+from septet.serving.backends import find_file, guess_backend, has_batches, open_engine
 from septet.serving.complete import defaults, from_file, require_match
+from septet.serving.ensemble import Ensemble
 from septet.serving.executor import EngineExecutor, Executor
 from septet.serving.expiry import Expiry
 from septet.serving.gather import Gather
@@ -28,6 +30,8 @@ from septet.serving.served import Served
 from septet.serving.signature import Signature
 from septet.serving.storage import inside, relative
 from septet.serving.warmup import warm_up
+
+_LOG = logging.getLogger("septet.serving")
 
 CONFIG = "config.pbtxt"
 
@@ -85,8 +89,10 @@ class Loader:
             config = replace(config, backend=guess_backend(folder))
         if not backend_of(config):
             require(config, text)
-        make = self._python if backend_of(config) == "python" else self._engines
-        served = make(source, config, text, folder)
+        for note in notes(config):
+            _LOG.warning("'%s': %s", source.name, located(note, text, CONFIG))
+        makers = {"python": self._python, "ensemble": self._ensemble}
+        served = makers.get(backend_of(config), self._engines)(source, config, text, folder)
         served.load_seconds = time.monotonic() - began
         return served
 
@@ -115,9 +121,23 @@ class Loader:
         gather = Gather(config, served.signature)
 
         def opener(share: Partition) -> Open:
-            return lambda: EngineExecutor(next(first, None) or open_engine(config, path, share), gather)
+            def opened() -> Executor:
+                engine = next(first, None) or open_engine(config, path, share)
+                engine.batched = has_batches(config)
+                return EngineExecutor(engine, gather)
+
+            return opened
 
         return self._staff(source, served, [opener(share) for share in shares])
+
+    def _ensemble(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
+        """A version that is made of other models."""
+        require(config, text)
+        config = replace(config, version_policy=config.version_policy or VersionPolicy(latest=Latest()))
+        server = self._server
+        made = Ensemble(config, folder.name, Signature(config), self._expiry, server.submit, server.is_ready)
+        made.labels = _labels(config, source.folder)
+        return made
 
     def _python(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version whose instances are processes with the model's own code."""

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +15,13 @@ from pathlib import Path
 from septet.errors import LoadFailed, ModelNotReady, ModelUnknown, RequestInvalid, SeptetError, VersionUnknown
 from septet.serving.life import TRANSITIONS, Event, State
 from septet.serving.loader import Loader, Source
+from septet.serving.memory import give_back
 from septet.serving.override import Override
 from septet.serving.served import Served
 from septet.serving.storage import Storage, require_name
 
 _LOG = logging.getLogger("septet.serving")
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 @dataclass
@@ -65,6 +69,9 @@ class Repository:
         Raises ModelUnknown, VersionUnknown, ModelNotReady, RequestInvalid (impossible name or version).
         """
         found = self._answering.get((name, version))
+        if found is None and version and _NUMBER.fullmatch(version):
+            version = str(int(version))
+            found = self._answering.get((name, version))
         if found is None:
             raise self._why_not(name, version)
         return found
@@ -87,8 +94,12 @@ class Repository:
     def index(self, ready: bool = False) -> list[Listed]:
         """Every model that is there, with every version that was ever asked for; `ready` keeps only those."""
         lines: list[Listed] = []
+        try:
+            there = self.names()
+        except OSError:  # the storage is away: what is served is still known
+            there = []
         with self._table:
-            for name in sorted({*self.names(), *self._records}):
+            for name in sorted({*there, *self._records}):
                 records = self._records.get(name, {})
                 if not records and not ready:
                     reason = self._refused.get(name, "")
@@ -130,6 +141,11 @@ class Repository:
             self._stamps[name] = stamp
             self._keep(name, override)
 
+    def steps(self, name: str) -> list[str]:
+        """The models that an ensemble is made of; none for any other."""
+        ensembles = [each.config.ensemble_scheduling for each in self.versions(name)]
+        return sorted({step.model_name for each in ensembles if each is not None for step in each.step})
+
     def unload(self, name: str) -> None:
         """Let a model end: nothing new is taken, what waits is still run. Unknown names are left alone."""
         require_name(name)
@@ -162,11 +178,12 @@ class Repository:
                     self._stamps[name] = stamp
 
     def close(self, timeout: float | None = None) -> None:
-        """Let everything end; returns when it has, or after `timeout` seconds a model."""
+        """Let everything end; returns when it has, or after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
         for name in list(self._records):
             self.unload(name)
         for thread in list(self._ending):
-            thread.join(timeout)
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def _load(self, source: Source, versions: list[int]) -> None:
         name = source.name
@@ -224,6 +241,7 @@ class Repository:
         def end() -> None:
             if served is not None:
                 served.close()
+                give_back()
             with self._table:
                 record = self._records[name][version]
                 record.happens(Event.UNLOADED, _UNLOADED if record.served is None else "")
@@ -282,7 +300,7 @@ class Repository:
             require_name(name)
         except RequestInvalid as error:
             return error
-        if version and not (version.isascii() and version.isdigit()):
+        if version and not _NUMBER.fullmatch(version):
             return RequestInvalid(f"a version is a number, not '{version[:40]}'")
         with self._table:
             records = self._records.get(name)

@@ -179,6 +179,8 @@ class Scheduler:
         self._queue.give_back(batch)
         at = bisect_right(self._preferred, size)
         self._wake_at = self._preferred[at] if at < len(self._preferred) else self._max
+        if batch[0].key is not None:
+            self._wake_at = size + 1  # whoever comes may not fit, and then there is nothing to wait for
         soonest = min((pending.expires for pending in batch if pending.expires), default=0)
         return [], min(left, soonest - now) if soonest else left
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Wanted
-from septet.tensor import KSERVE_DTYPES, LENGTH, Array, Buffer, from_raw, size_of
+from septet.tensor import KSERVE_DTYPES, LENGTH, MAX_DIM, MAX_RANK, Array, Buffer, from_raw, size_of
 from septet.wire.shm import Regions
 
 ALLOWED_RESERVED = {"triton_enable_empty_final_response"}
@@ -33,6 +34,13 @@ class Input:
     size: int | None = None
     region: Region | None = None
     data: Array | None = None
+    nbytes: int = field(init=False)
+    """Of all elements, where a shape and a dtype of fixed size say so; otherwise less than 0."""
+
+    def __post_init__(self) -> None:
+        fixed = self.dtype.kind != "O" and len(self.shape) <= MAX_RANK
+        fixed = fixed and all(0 <= dim <= MAX_DIM for dim in self.shape)
+        object.__setattr__(self, "nbytes", math.prod(self.shape) * self.dtype.itemsize if fixed else -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,10 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
             part, used = raw[used], used + 1
         else:
             raise RequestInvalid(f"input '{tensor.name}' has no data")
-        inputs[tensor.name] = array_of(part, tensor.dtype, tensor.shape, tensor.name)
+        if len(part) == tensor.nbytes:
+            inputs[tensor.name] = np.frombuffer(part, tensor.dtype).reshape(tensor.shape)
+        else:
+            inputs[tensor.name] = array_of(part, tensor.dtype, tensor.shape, tensor.name)
     if used != len(raw):
         raise RequestInvalid(f"{len(raw)} raw tensors for {used} inputs")
     for wanted in head.wanted:

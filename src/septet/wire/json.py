@@ -120,7 +120,7 @@ def header_length(text: str | None, size: int) -> int:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Read:
     """A request, and whether outputs that say nothing themselves are to be answered in binary."""
 
@@ -264,7 +264,7 @@ def read_raw(
     return Read(Request(model, {name: array_of(body, dtype, shape, name)}, version), True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Body:
     """A body in chunks; `length` is the JSON document's where raw tensors follow it."""
 

@@ -57,8 +57,8 @@ def test_a_good_configuration_has_no_faults() -> None:
         ("instance_group { count: 1 kind: KIND_GPU }", "instance_group[0].kind", "GPU"),
         ("instance_group { count: 0 }", "instance_group[0].count", "less than 1"),
         ("instance_group { count: 1 passive: true }", "instance_group", "passive"),
-        ("sequence_batching { }", "sequence_batching", "does not serve"),
-        ("ensemble_scheduling { }", "ensemble_scheduling", "does not serve"),
+        ("sequence_batching { }", "sequence_batching", "does not serve sequences"),
+        ("ensemble_scheduling { }", "ensemble_scheduling", "belongs to platform"),
         ("response_cache { enable: true }", "response_cache", "no response cache"),
         (
             'batch_input { data_type: TYPE_INT64 source_input: "x" target_name: "t" }',

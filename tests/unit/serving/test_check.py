@@ -50,6 +50,19 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert len(run(tmp_path)[1]) == 4
 
 
+def test_what_has_no_effect_is_noted(tmp_path: Path) -> None:
+    model(tmp_path, "m", IDENTITY + 'instance_group { host_policy: "a" }\noptimization { graph { level: 1 } }')
+    assert run(tmp_path) == (
+        0,
+        [
+            "m: good (null, version 1)",
+            "  note: m/config.pbtxt, line 7: optimization: has no effect here",
+            "  note: m/config.pbtxt, line 6: instance_group[0].host_policy: has no effect here: "
+            "instances share out the cores",
+        ],
+    )
+
+
 def test_loading_finds_what_only_an_engine_finds(tmp_path: Path) -> None:
     onnx_file(tmp_path / "scale" / "1" / "model.onnx")
     (tmp_path / "scale" / "config.pbtxt").write_text('input { name: "q" data_type: TYPE_FP32 dims: 4 }')

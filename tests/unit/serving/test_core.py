@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server without its doors: what it serves, what it refuses, and what survives a fault."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
+import psutil
 import pytest
 
 from models_made import pair_model
@@ -107,10 +110,12 @@ def test_a_partial_configuration_is_completed_and_what_it_says_stays(open_: Open
         ("version_policy { specific { versions: 4 } }", "no version to serve"),
         ('parameters { key: "intra_op_thread_count" value { string_value: "many" } }', "intra_op_thread_count"),
         ('output { name: "y" dims: 4 label_filename: "../x" }', "not a path inside"),
+        ('backend: "onnxruntime" default_model_filename: "../../../outside.onnx"', "leads out of its folder"),
     ],
 )
 def test_a_wrong_configuration_is_told(open_: Open, root: Path, config: str, words: str) -> None:
     scale(root, 2)
+    onnx_file(root.parent / "outside.onnx")
     (root / "scale" / "config.pbtxt").write_text(config)
     with pytest.raises(LoadFailed, match=words):
         open_()
@@ -143,13 +148,66 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own(open_: Open, ro
     assert 'septet_request_duration_us_count{model="scale",version="1"} 16' in text
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_outputs_may_have_another_length_than_inputs(open_: Open, root: Path, backend: str) -> None:
+    model(root, "positive", f'backend: "{backend}"')
+    nodes = [
+        onnx.helper.make_node("Greater", ["x", "zero"], ["mask"]),
+        onnx.helper.make_node("Compress", ["x", "mask"], ["y"], axis=0),
+    ]
+    zero = onnx.numpy_helper.from_array(np.array(0, np.float32), "zero")
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, [dim]) for name, dim in (("x", "N"), ("y", "M")))
+    graph = onnx.helper.make_graph(nodes, "positive", [x], [y], [zero])
+    path = root / "positive" / "1" / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    core = open_()
+    assert core.model_config("positive").max_batch_size == 0
+    answer = ask(core, "positive", {"x": np.array([1, -1, 2, -2, -3], np.float32)})
+    assert answer.outputs["y"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_requests_of_different_length_run_as_one_batch(open_: Open, root: Path, backend: str) -> None:
+    """Sums each request by its place in one row: what a network with variable-length attention does."""
+    config = f"""
+    backend: "{backend}"
+    max_batch_size: 8
+    input {{ name: "x" data_type: TYPE_FP32 dims: -1 allow_ragged_batch: true }}
+    output {{ name: "y" data_type: TYPE_FP32 dims: -1 }}
+    batch_input {{ kind: BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO target_name: "cu" data_type: TYPE_INT32
+                   source_input: "x" }}
+    batch_output {{ kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "y" source_input: "x" }}
+    dynamic_batching {{ max_queue_delay_microseconds: 100000 preferred_batch_size: 3 }}
+    """
+    model(root, "ragged", config)
+    nodes = [
+        onnx.helper.make_node("Cast", ["cu"], ["f"], to=1),
+        onnx.helper.make_node("ReduceMax", ["f"], ["all"], keepdims=0),
+        onnx.helper.make_node("Add", ["x", "all"], ["y"]),
+    ]
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["N"]) for name in "xy")
+    cu = onnx.helper.make_tensor_value_info("cu", onnx.TensorProto.INT32, ["B"])
+    graph = onnx.helper.make_graph(nodes, "ragged", [x, cu], [y])
+    path = root / "ragged" / "1" / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    core, answers = open_(), Answers()
+    for count in (1, 5, 3):
+        core.submit(Request("ragged", {"x": np.arange(count, dtype=np.float32)[None]}, id=str(count)), answers)
+    for response in answers.wait(3):
+        assert response.error is None
+        assert response.outputs["y"].tolist() == [[value + 9 for value in range(int(response.id))]]
+    assert core.statistics("ragged")[0]["execution_count"] == 1
+
+
 def test_unknown_names_are_refused_and_make_no_series(open_: Open, root: Path) -> None:
     model(root, "identity", IDENTITY)
     core = open_()
     for name, kind in (("nobody", ModelUnknown), ("../identity", RequestInvalid), ("a\\b", RequestInvalid)):
         assert isinstance(ask(core, name, {"x": row(1)}).error, kind)
     assert isinstance(ask(core, "identity", {"x": row(1)}, version="9").error, VersionUnknown)
-    assert isinstance(ask(core, "identity", {"x": row(1)}, version="9x").error, RequestInvalid)
+    for version in ("9x", "-1", "²", "9" * 5_000, " 1"):
+        assert isinstance(ask(core, "identity", {"x": row(1)}, version=version).error, RequestInvalid)
+    assert ask(core, "identity", {"x": row(1)}, version="001").version == "1"
     text = core.metrics_text()
     assert "nobody" not in text
     assert 'version="9' not in text
@@ -241,6 +299,25 @@ def test_a_hundred_reloads_under_load_drop_nothing(open_: Open, root: Path) -> N
     assert [response.error for response in answers.wait(sent[0]) if response.error] == []
     assert len(answers.responses) == sent[0]
     until(lambda: threading.active_count() < 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's way of keeping memory is Linux's")
+def test_memory_goes_back_when_a_model_has_ended(open_: Open, root: Path) -> None:
+    size = 2_048  # float32 [size, size] is 16 MiB
+    weights = onnx.numpy_helper.from_array(np.zeros((size, size), np.float32), "w")
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["N", size]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weights])
+    path = root / "large" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    core = open_(control="explicit")
+    for _ in range(4):
+        core.load("large", {})
+        assert ask(core, "large", {"x": np.zeros((1, size), np.float32)}).error is None
+        loaded = psutil.Process().memory_info().rss
+        core.unload("large", False)
+        until(lambda: core.index(False)[0]["state"] == "UNAVAILABLE")
+        assert loaded - psutil.Process().memory_info().rss > 8 * 2**20
 
 
 def test_a_model_can_come_with_the_request_that_loads_it(open_: Open, root: Path, tmp_path: Path) -> None:

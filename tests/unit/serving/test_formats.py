@@ -118,7 +118,7 @@ def test_onnx_data_outside_the_models_folder_is_refused(tmp_path: Path, open_: O
 def test_pytorch_models_are_served(open_: Open, tmp_path: Path, names: tuple[str, str], suffix: str) -> None:
     import torch
 
-    class Scale(torch.nn.Module):
+    class Scale(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 3 * x
 

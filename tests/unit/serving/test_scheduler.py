@@ -123,6 +123,17 @@ def test_a_preferred_size_does_not_wait_for_the_delay(expiry: Expiry) -> None:
     assert taken == [["a", "b", "c"]]
 
 
+def test_whoever_does_not_fit_ends_the_waiting(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=_HOUR))
+    taken: list[list[str]] = []
+    thread = threading.Thread(target=lambda: taken.append(bed.take()))
+    thread.start()
+    bed.put("a", key=1)
+    bed.put("b", key=2)
+    thread.join(10)
+    assert taken == [["a"]]
+
+
 def test_what_cannot_grow_does_not_wait_for_the_delay(expiry: Expiry) -> None:
     bed = Bed(expiry, plain(max_queue_delay_microseconds=_HOUR))
     bed.put("a", 6)

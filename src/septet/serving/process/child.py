@@ -37,7 +37,7 @@ from septet.serving.process.messages import (
     pack,
     unpack,
 )
-from septet.serving.process.requests import HOST, InferenceRequest, InferenceResponseSender
+from septet.serving.process.requests import HOST, InferenceRequest
 from septet.serving.process.tensors import InferenceResponse, Tensor, TritonError
 
 MODULE = "triton_python_backend_utils"
@@ -126,8 +126,7 @@ class Child:
             None,
             parameters,
         )
-        request._number = asked.number
-        request._sender = InferenceResponseSender(asked.number, self._send, request.is_cancelled)
+        request.came(asked.number, self._send)
         return request
 
     def _send(self, number: int, response: InferenceResponse | None, final: bool) -> None:
@@ -147,7 +146,7 @@ def _given(response: InferenceResponse | None, arena: Arena | None) -> Given | N
         code = error.code() if isinstance(error, TritonError) else "INTERNAL"
         return Given([], {}, str(error), code)
     outputs = [pack(each.name(), each.as_numpy(), arena) for each in response.output_tensors()]
-    return Given(outputs, json.loads(response.parameters()))
+    return Given(outputs, response.given_parameters)
 
 
 def _import(file: Path) -> ModuleType:

@@ -10,7 +10,7 @@ from septet.devices.cpu import Cpu
 from septet.errors import SeptetError
 from septet.model_config.text import parse_json
 from septet.request import Request, Response, Wanted
-from septet.serving.backends import find_file, open_engine
+from septet.serving.backends import find_file, has_batches, open_engine
 from septet.serving.gather import Gather
 from septet.serving.pending import Pending
 from septet.serving.process.requests import InferenceRequest
@@ -26,6 +26,7 @@ class TritonPythonModel:
         config = parse_json(args["model_config"])
         folder = Path(args["model_repository"], args["model_version"])
         self._engine = open_engine(config, find_file(config, folder), Cpu.detect().partition())
+        self._engine.batched = has_batches(config)
         self._batched = config.max_batch_size > 0
         self._gather = Gather(config, Signature(config))
 

@@ -27,6 +27,9 @@ from septet.serving.process.messages import (
 )
 
 _MODULE = "septet.serving.process.child"
+_PYTHON = ("-P", "-u")
+"""Import nothing from the folder that the server happens to run in; lose nothing that a model prints."""
+
 _FINISH_SECONDS = 5.0
 
 OnQuestion = Callable[[FromCaller, "Process"], None]
@@ -42,20 +45,27 @@ class Process:
     def __init__(self, cores: Sequence[int], on_question: OnQuestion, on_death: Callable[[], None]) -> None:
         ours, theirs = socket.socketpair()
         our_calls, their_calls = socket.socketpair()
-        self.inputs, self.outputs = Arena.create(), Arena.create()
         lifeline, self._lifeline = os.pipe()
+        self.inputs, self.outputs = Arena.create(), Arena.create()
         passed = (theirs.fileno(), their_calls.fileno(), self.inputs.descriptor, self.outputs.descriptor, lifeline)
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, *map(str, passed)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=passed,
-            start_new_session=True,  # Ctrl-C reaches only the server, which then ends its models
-        )
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, *_PYTHON, "-m", _MODULE, *map(str, passed)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=passed,
+                start_new_session=True,  # Ctrl-C reaches only the server, which then ends its models
+            )
+        except OSError as error:
+            for end in (ours, our_calls, self.inputs, self.outputs):
+                end.close()
+            os.close(self._lifeline)
+            raise LoadFailed(f"no process could be started: {error.strerror}") from error
+        finally:
+            for theirs_alone in (theirs, their_calls):
+                theirs_alone.close()
+            os.close(lifeline)
         with suppress(OSError):  # it may be gone already: the first message tells
             os.sched_setaffinity(self._popen.pid, cores)
-        for descriptor in (theirs, their_calls):
-            descriptor.close()
-        os.close(lifeline)
         self.channel: Channel[ToProcess, FromProcess] = Channel(ours, FromProcess)
         self.calls: Channel[ToCaller, FromCaller] = Channel(our_calls, FromCaller)
         self._closing = threading.Lock()

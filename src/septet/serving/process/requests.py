@@ -61,7 +61,12 @@ class InferenceRequest:
         self._memory, self._trace = preferred_memory, trace
         self._parameters = json.loads(parameters) if isinstance(parameters, str) else dict(parameters or {})
         self._number = -1
+        self._send: Send | None = None
         self._sender: InferenceResponseSender | None = None
+
+    def came(self, number: int, send: Send) -> None:
+        """It came from the server, as request `number`; `send` is for its responses."""
+        self._number, self._send = number, send
 
     def inputs(self) -> list[Tensor]:
         """The input tensors."""
@@ -113,8 +118,10 @@ class InferenceRequest:
 
     def get_response_sender(self) -> InferenceResponseSender:
         """What sends this request's responses. Raises TritonModelException for a request of one's own."""
-        if self._sender is None:
+        if self._send is None:
             raise TritonModelException("only a request that came from the server has a response sender")
+        if self._sender is None:
+            self._sender = InferenceResponseSender(self._number, self._send, self.is_cancelled)
         return self._sender
 
     def exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:

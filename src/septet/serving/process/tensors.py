@@ -132,7 +132,7 @@ class InferenceResponse:
             raise TritonModelException("output_tensors must be Tensor objects")
         self._outputs = list(output_tensors)
         self._error = error
-        self._parameters = json.loads(parameters) if isinstance(parameters, str) else dict(parameters or {})
+        self.given_parameters = json.loads(parameters) if isinstance(parameters, str) else dict(parameters or {})
 
     def output_tensors(self) -> list[Tensor]:
         """What was computed."""
@@ -148,7 +148,7 @@ class InferenceResponse:
 
     def parameters(self) -> str:
         """The response's parameters as JSON."""
-        return json.dumps(self._parameters)
+        return json.dumps(self.given_parameters)
 
 
 def get_input_tensor_by_name(request: Any, name: str) -> Tensor | None:

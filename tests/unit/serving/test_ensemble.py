@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ensembles: models that hand tensors on to one another."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from septet.errors import LoadFailed, ModelFailed, ModelNotReady, RequestInvalid
+from septet.model_config.rules import faults
+from septet.model_config.text import parse, write
+from septet.request import Request, Wanted
+from septet.serving.core import Core
+from septet.wire.shm import Regions
+from serving_made import Answers, ask, model, onnx_file, row, until
+
+ENSEMBLE = """
+name: "both"
+platform: "ensemble"
+max_batch_size: 4
+input { name: "IN" data_type: TYPE_FP32 dims: 4 }
+output { name: "TWICE" data_type: TYPE_FP32 dims: 4 }
+output { name: "SIX" data_type: TYPE_FP32 dims: 4 }
+ensemble_scheduling {
+  step { model_name: "three" input_map { key: "x" value: "twice_inside" } output_map { key: "y" value: "SIX" } }
+  step { model_name: "two" input_map { key: "x" value: "IN" } output_map { key: "y" value: "twice_inside" } }
+  step { model_name: "one" model_version: -1
+         input_map { key: "x" value: "twice_inside" } output_map { key: "y" value: "TWICE" } }
+}
+"""
+
+Open = Callable[..., Core]
+
+
+@pytest.fixture
+def open_(tmp_path: Path) -> Iterator[Open]:
+    cores: list[Core] = []
+
+    def start(**settings: object) -> Core:
+        cores.append(Core([tmp_path], regions=Regions(), **settings))  # type: ignore[arg-type]
+        cores[-1].start()
+        return cores[-1]
+
+    for name, factor in (("one", 1), ("two", 2), ("three", 3)):
+        onnx_file(tmp_path / name / "1" / "model.onnx", factor)
+    model(tmp_path, "both", ENSEMBLE)
+    yield start
+    for core in cores:
+        core.close(10)
+
+
+def test_tensors_go_from_model_to_model_whatever_the_order_of_steps(open_: Open) -> None:
+    core = open_()
+    assert core.ready()
+    answer = ask(core, "both", {"IN": row(5, 2)}, id="7")
+    assert (answer.error, answer.id, answer.model, answer.version) == (None, "7", "both", "1")
+    assert np.array_equal(answer.outputs["TWICE"], row(10, 2))
+    assert np.array_equal(answer.outputs["SIX"], row(30, 2))
+    assert ask(core, "both", {"IN": row(5)}, wanted=(Wanted("SIX"),)).outputs.keys() == {"SIX"}
+    assert core.statistics("both")[0]["inference_stats"]["success"]["count"] == 2
+    assert core.statistics("two")[0]["inference_count"] == 3
+    assert core.model_metadata("both")["platform"] == "ensemble"
+    assert core.model_config("both").ensemble_scheduling.step[1].model_name == "two"
+
+
+def test_many_requests_at_once_each_get_their_own(open_: Open) -> None:
+    core, answers = open_(), Answers()
+    for number in range(100):
+        core.submit(Request("both", {"IN": row(number)}, id=str(number)), answers)
+    for response in answers.wait(100):
+        assert np.array_equal(response.outputs["SIX"], row(6 * int(response.id)))
+
+
+def test_a_request_that_does_not_fit_is_told_by_the_ensemble(open_: Open) -> None:
+    core = open_()
+    assert isinstance(ask(core, "both", {"IN": row(1, 5)}).error, RequestInvalid)
+    assert isinstance(ask(core, "both", {"x": row(1)}).error, RequestInvalid)
+    assert core.statistics("two")[0]["inference_count"] == 0
+
+
+def test_it_is_ready_while_all_its_models_are(open_: Open) -> None:
+    core = open_(control="explicit", startup=["*"])
+    core.unload("three", False)
+    assert not core.model_ready("both")
+    assert isinstance(ask(core, "both", {"IN": row(1)}).error, ModelNotReady)
+    assert "not ready: three" in str(core.index(False))
+    core.load("three", {})
+    assert core.model_ready("both")
+    core.unload("both", True)
+    until(lambda: not core.index(True))
+
+
+def test_an_error_of_one_model_is_the_answer_and_nothing_goes_on(open_: Open, tmp_path: Path) -> None:
+    source = """
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse(error=pb_utils.TritonError("no")) for request in requests]
+"""
+    model(
+        tmp_path,
+        "failing",
+        ENSEMBLE.partition("ensemble_scheduling")[0]
+        .replace("both", "failing")
+        .replace('platform: "ensemble"', 'backend: "python"')
+        .replace('"IN"', '"x"')
+        .replace('"TWICE"', '"y"'),
+        {"1/model.py": source},
+    )
+    (tmp_path / "both" / "config.pbtxt").write_text(ENSEMBLE.replace('"two"', '"failing"'))
+    core = open_()
+    assert isinstance(ask(core, "both", {"IN": row(1)}).error, ModelFailed)
+    assert core.statistics("three")[0]["inference_count"] == 0
+    assert core.statistics("both")[0]["inference_stats"]["fail"]["count"] == 1
+
+
+def test_a_configuration_comes_back_from_writing() -> None:
+    assert parse(write(parse(ENSEMBLE))) == parse(ENSEMBLE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        ('value: "IN"', 'value: "nowhere"', "ensemble_scheduling.step[1].input_map", "nothing makes 'nowhere'"),
+        ('value: "IN"', 'value: "SIX"', "ensemble_scheduling.step[0].input_map", "waits for itself"),
+        ('value: "SIX"', 'value: "five"', "output[1].name", "no step makes 'SIX'"),
+        ('value: "SIX"', 'value: "TWICE"', "ensemble_scheduling.step[2].output_map", "made twice"),
+        ('"one"', '"both"', "ensemble_scheduling.step[2].model_name", "itself"),
+        ('"one"', '""', "ensemble_scheduling.step[2].model_name", "needs a model"),
+        ('platform: "ensemble"', 'backend: "onnxruntime"', "ensemble_scheduling", "belongs to platform"),
+        (
+            "max_batch_size: 4",
+            "max_batch_size: 4 instance_group { count: 1 }",
+            "ensemble_scheduling",
+            "queue of its own",
+        ),
+    ],
+)
+def test_every_rule_of_ensembles_is_told(old: str, new: str, field: str, words: str) -> None:
+    found = list(faults(parse(ENSEMBLE.replace(old, new))))
+    assert any(fault.field == field and words in fault.text for fault in found), found
+
+
+def test_a_wrong_ensemble_does_not_load(open_: Open, tmp_path: Path) -> None:
+    (tmp_path / "both" / "config.pbtxt").write_text(ENSEMBLE.replace('value: "IN"', 'value: "nowhere"'))
+    with pytest.raises(LoadFailed, match=r"line 10: ensemble_scheduling\.step\[1\]\.input_map"):
+        open_()
