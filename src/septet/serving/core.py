@@ -17,6 +17,7 @@ from septet.errors import (
     ModelNotReady,
     RequestInvalid,
     SeptetError,
+    ServingError,
     Stopping,
     UsageError,
 )
@@ -107,6 +108,9 @@ class Core:
             self._submit(request, answer)
         except SeptetError as error:
             answer(Response(request.model, request.version, request.id, error=error))
+        except Exception:
+            _LOG.exception("a request to %r was not taken", request.model)
+            answer(Response(request.model, request.version, request.id, error=ServingError("internal error")))
 
     def _submit(self, request: Request, answer: Answer) -> None:
         found = self._repository.find(request.model, request.version)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import defaultdict
@@ -20,6 +21,7 @@ from septet.serving.served import Served
 from septet.serving.storage import Storage, require_name
 
 _LOG = logging.getLogger("septet.serving")
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 @dataclass
@@ -67,6 +69,9 @@ class Repository:
         Raises ModelUnknown, VersionUnknown, ModelNotReady, RequestInvalid (impossible name or version).
         """
         found = self._answering.get((name, version))
+        if found is None and version and _NUMBER.fullmatch(version):
+            version = str(int(version))
+            found = self._answering.get((name, version))
         if found is None:
             raise self._why_not(name, version)
         return found
@@ -295,7 +300,7 @@ class Repository:
             require_name(name)
         except RequestInvalid as error:
             return error
-        if version and not (version.isascii() and version.isdigit()):
+        if version and not _NUMBER.fullmatch(version):
             return RequestInvalid(f"a version is a number, not '{version[:40]}'")
         with self._table:
             records = self._records.get(name)

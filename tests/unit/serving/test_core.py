@@ -205,7 +205,9 @@ def test_unknown_names_are_refused_and_make_no_series(open_: Open, root: Path) -
     for name, kind in (("nobody", ModelUnknown), ("../identity", RequestInvalid), ("a\\b", RequestInvalid)):
         assert isinstance(ask(core, name, {"x": row(1)}).error, kind)
     assert isinstance(ask(core, "identity", {"x": row(1)}, version="9").error, VersionUnknown)
-    assert isinstance(ask(core, "identity", {"x": row(1)}, version="9x").error, RequestInvalid)
+    for version in ("9x", "-1", "²", "9" * 5_000, " 1"):
+        assert isinstance(ask(core, "identity", {"x": row(1)}, version=version).error, RequestInvalid)
+    assert ask(core, "identity", {"x": row(1)}, version="001").version == "1"
     text = core.metrics_text()
     assert "nobody" not in text
     assert 'version="9' not in text

@@ -185,13 +185,23 @@ def test_an_error_is_that_requests_alone_and_has_its_own_code(open_: Open, root:
     assert (counts["success"]["count"], counts["fail"]["count"]) == (2, 1)
 
 
-def test_an_exception_fails_its_batch_and_the_process_goes_on(open_: Open, root: Path) -> None:
-    python(root, "m", code("y = {0: x}[int(x[0, 0])]"))
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("y = {0: x}[int(x[0, 0])]", "KeyError"),
+        ("y = x if x[0, 0] == 0 else np.zeros(1 << 60, np.float32)", "MemoryError"),
+        ("y = x if x[0, 0] == 0 else (lambda f: f(f))(lambda f: f(f))", "RecursionError"),
+    ],
+)
+def test_an_exception_fails_its_batch_and_the_process_goes_on(
+    open_: Open, root: Path, body: str, words: str
+) -> None:
+    python(root, "m", code(body))
     core = open_()
     [before] = processes()
     answer = ask(core, "m", {"x": row(5)})
     assert isinstance(answer.error, ModelFailed)
-    assert "KeyError" in str(answer.error)
+    assert words in str(answer.error)
     assert "model.py" not in str(answer.error)
     assert ask(core, "m", {"x": row(0)}).error is None
     assert processes() == [before]
@@ -350,6 +360,20 @@ def test_a_decoupled_model_answers_as_often_as_it_likes(open_: Open, root: Path,
     until(lambda: bool(answers.responses) and answers.responses[-1].final)
     assert [each.final for each in answers.responses] == [False] * count + [True]
     assert [int(each.outputs["x"][0]) for each in answers.responses[:-1]] == list(range(count))
+
+
+def test_a_stream_is_finished_before_its_model_ends(open_: Open, root: Path) -> None:
+    source = DECOUPLED.replace("import threading\n", "import threading, time\n").replace(
+        "sender.send(pb_utils.Inf", "time.sleep(0.1); sender.send(pb_utils.Inf"
+    )
+    python(root, "repeat", source, REPEAT + "model_transaction_policy { decoupled: true }")
+    core, answers = open_(control="explicit", startup=["repeat"]), Answers()
+    core.submit(Request("repeat", {"n": np.array([5], np.int32)}), answers)
+    answers.wait(1)
+    core.load("repeat", {})
+    core.unload("repeat", False)
+    until(lambda: answers.responses[-1].final)
+    assert [each.error for each in answers.responses] == [None] * 6
 
 
 def test_a_model_that_answers_once_may_do_it_through_its_sender(open_: Open, root: Path) -> None:

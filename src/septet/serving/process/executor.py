@@ -77,6 +77,7 @@ class ProcessExecutor(Executor):
         self._numbers = itertools.count()
         self._open: dict[int, _Open] = {}
         self._dead = threading.Event()
+        self._changed = threading.Condition()
         self._on_death: Callable[[], None] = lambda: None
         self._process = Process(
             cores, lambda asked, process: server.asked(asked, process, self._cancelled), self._died
@@ -116,6 +117,9 @@ class ProcessExecutor(Executor):
                     self._open.pop(each.number, None)
 
     def close(self) -> None:
+        if self._decoupled:  # responses that are still to come are waited for
+            with self._changed:
+                self._changed.wait_for(lambda: not self._open or self._dead.is_set(), self._limits.execute)
         self._process.close()
 
     def _asked(self, pending: Pending, statistics: Statistics, begin: int) -> Asked:
@@ -210,9 +214,10 @@ class ProcessExecutor(Executor):
                 if self._answer(opened, opened.last or none, None):
                     self._count(opened)
             return
+        self._stream(opened, sent)
         if sent.final:
             self._open.pop(sent.number)
-        self._stream(opened, sent)
+            self._notify()
 
     def _stream(self, opened: _Open, sent: Sent) -> None:
         pending, given = opened.pending, sent.response
@@ -276,10 +281,15 @@ class ProcessExecutor(Executor):
             elif isinstance(message, Done | Failed):
                 self._ends.put(message)
         self._dead.set()
+        self._notify()
         self._ends.put(None)
         for number in list(self._open):
             if (opened := self._open.pop(number, None)) is not None:
                 fail([opened.pending], InstanceCrashed("the model's process died"), opened.statistics)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _cancelled(self, number: int) -> bool:
         opened = self._open.get(number)
@@ -287,6 +297,7 @@ class ProcessExecutor(Executor):
 
     def _died(self) -> None:
         self._dead.set()
+        self._notify()
         self._on_death()
 
 

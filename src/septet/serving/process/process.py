@@ -27,6 +27,9 @@ from septet.serving.process.messages import (
 )
 
 _MODULE = "septet.serving.process.child"
+_PYTHON = ("-P", "-u")
+"""Import nothing from the folder that the server happens to run in; lose nothing that a model prints."""
+
 _FINISH_SECONDS = 5.0
 
 OnQuestion = Callable[[FromCaller, "Process"], None]
@@ -47,7 +50,7 @@ class Process:
         passed = (theirs.fileno(), their_calls.fileno(), self.inputs.descriptor, self.outputs.descriptor, lifeline)
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, *map(str, passed)],
+                [sys.executable, *_PYTHON, "-m", _MODULE, *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=passed,
                 start_new_session=True,  # Ctrl-C reaches only the server, which then ends its models
