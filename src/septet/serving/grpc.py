@@ -198,12 +198,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Write what HTTP/2 has to say."""
         out = self._http.take()
-        if not out or self._transport.is_closing():
+        if self._transport.is_closing():
             return
-        if sum(map(len, out)) <= 65536:
-            self._transport.write(b"".join(out))
-        else:
+        if sum(map(len, out)) > 65536:
             self._transport.writelines(out)
+        elif out:
+            self._transport.write(b"".join(out))
+        if self._draining:
+            self._hang_up_if_over()
 
     # Events
 
@@ -421,8 +423,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
         call.cancel()
         self._calls.pop(call.stream, None)
         self._front.dirty.add(self)
-        if self._draining and not self._calls:
-            self._front.loop.call_soon(self._hang_up_if_idle)
 
     def _expire(self, call: Call) -> None:
         self._fail(call, DeadlineExceeded("Deadline Exceeded"))
@@ -453,12 +453,10 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._draining = True
         self._http.shut_down()
         self.flush()
-        if not self._calls:
-            self._front.loop.call_later(0.5, self._hang_up_if_idle)
 
-    def _hang_up_if_idle(self) -> None:
-        self.flush()
-        if not self._calls and not self._http.open_streams:
+    def _hang_up_if_over(self) -> None:
+        """At the end of a drain: the client knows, and nothing is under way."""
+        if self._draining and self._http.shut and not self._calls and not self._http.open_streams:
             self._transport.close()
 
     @property

@@ -34,6 +34,9 @@ SCRATCH = 32 << 10
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
+LAME_SECONDS, PARTING_SECONDS = 1.0, 1.0
+"""How long a server that ends still tells newcomers so, and waits for clients to take their leave."""
+
 THREADS = 16
 """For what may block: loading, metadata, compression of large bodies."""
 
@@ -176,46 +179,46 @@ class Server:
         while True:
             await asyncio.sleep(1.0)
             now = time.monotonic()
-            connections: list[HttpConnection | GrpcConnection] = [*self._connections]
-            if grpc is not None:
-                connections += grpc.connections
-            for connection in connections:
+            for connection in self._open(grpc):
                 connection.sweep(now)
 
     async def _drain(
         self, listeners: list[asyncio.Server], grpc: Grpc | None, fallback: FallbackGrpc | None, deadline: float
     ) -> bool:
-        """Let what is under way finish; new connections are still told that the server is not ready.
+        """Let what is under way finish; whether all of it did.
 
-        Only when nothing is under way any more, or the time is up, do the ports close.
+        At first the doors stay open, so that whoever asks is told that the server is not ready. Then they close,
+        HTTP's answers say that they are the last of their connection, and gRPC's clients are told to go away.
         """
-        waited = False
-        while self._busy(grpc) or not waited:
-            if time.monotonic() >= deadline:
-                break
-            waited = True
-            await asyncio.sleep(0.05)
+        await self._until(lambda: not self._busy(grpc), min(deadline, time.monotonic() + LAME_SECONDS))
         for listener in listeners:
             listener.close()
-        for http in list(self._connections):
-            http.drain()
-        for one in list(grpc.connections) if grpc is not None else []:
+        for one in self._open(grpc):
             one.drain()
         if fallback is not None:
-            await asyncio.get_running_loop().run_in_executor(None, fallback.stop, deadline - time.monotonic())
-        while self._busy(grpc) and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+            left = max(0.0, deadline - time.monotonic())
+            await asyncio.get_running_loop().run_in_executor(None, fallback.stop, left)
+        await self._until(lambda: not self._busy(grpc), deadline)
         finished = not self._busy(grpc)
-        await asyncio.sleep(0.05)
-        for connection in [*self._connections, *(grpc.connections if grpc is not None else ())]:
-            connection.abort()
+        await self._until(lambda: not self._open(grpc), min(deadline, time.monotonic() + PARTING_SECONDS))
+        for one in self._open(grpc):
+            one.abort()
         await asyncio.sleep(0)
         return finished
 
+    async def _until(self, done: Callable[[], bool], end: float) -> None:
+        """Wait, a little at least, until `done` or the time is up."""
+        await asyncio.sleep(0.05)
+        while not done() and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+
+    def _open(self, grpc: Grpc | None) -> list[HttpConnection | GrpcConnection]:
+        """All connections there are."""
+        return [*self._connections, *(grpc.connections if grpc is not None else ())]
+
     def _busy(self, grpc: Grpc | None) -> bool:
-        return any(one.busy for one in self._connections) or (
-            grpc is not None and any(one.busy for one in grpc.connections)
-        )
+        """Whether a request is under way anywhere."""
+        return any(one.busy for one in self._open(grpc))
 
 
 def _keep_memory() -> None:

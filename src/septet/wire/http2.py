@@ -611,6 +611,11 @@ class Connection:
         self._out.append(frames.frame(frames.PING, 0, 0, _SHUTDOWN_PING))
 
     @property
+    def shut(self) -> bool:
+        """Whether the peer knows of `shut_down`: it opens no more streams."""
+        return not self._accepting
+
+    @property
     def greeted(self) -> bool:
         """Whether the peer has shown that it speaks HTTP/2."""
         return not self._preface

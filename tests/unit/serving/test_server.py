@@ -18,7 +18,8 @@ import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
 from fake_plane import FREE, FakePlane, Running, Start
-from septet.errors import PortUnavailable
+from septet.client import Client
+from septet.errors import PortUnavailable, Unreachable
 from septet.serving.mailbox import Mailbox
 from septet.serving.server import Address, Server, Settings
 
@@ -106,6 +107,36 @@ def test_a_drain_says_not_ready_first_and_loses_nothing(start: Start, grpcio: bo
         time.sleep(0.01)
     with pytest.raises(urllib.error.URLError):
         get(running.http, "/v2/health/ready")
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_drain_ends_under_load_and_no_call_of_a_grpc_client_is_lost(start: Start, kind: str) -> None:
+    running, failures, answered, over = start(exit_seconds=20.0), list[Exception](), [0], threading.Event()
+
+    def keep_asking() -> None:
+        with Client(f"{kind}://{running.http if kind == 'http' else running.grpc}") as client:
+            while not over.is_set():
+                try:
+                    client.infer("identity", {"INPUT0": np.ones(4, np.float32)})
+                    answered[0] += 1
+                except Unreachable:  # the ports are closed
+                    return
+                except Exception as error:
+                    failures.append(error)
+                    return
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while answered[0] < 100:
+        time.sleep(0.01)
+    begun = time.monotonic()
+    running.server.stop()
+    for thread in threads:
+        thread.join(15)
+    over.set()
+    assert time.monotonic() - begun < 10
+    assert failures == []
 
 
 def test_a_drain_does_not_wait_beyond_its_time() -> None:
