@@ -143,16 +143,22 @@ class Search:
             rows.append(row)
             if row.verdict == "kept":
                 return
-        best = max(rows, key=lambda row: row.search.ratio if row.search else 0.0)
+        best = max(rows, key=_kept)
         if not any(row.holds for row in rows) and best.search and best.candidate.recipe.quantiser == "static":
             self._give_back(best.candidate)
 
     def _try_rest_in_bf16(self) -> None:
-        """Files in INT8 that hold, once more with what they leave in floating point computed in bf16."""
+        """The best INT8 file of each quantiser for OpenVINO once more, with what it leaves in floating point in
+        bf16."""
+        best: dict[str, Row] = {}
+        for row in self.ledger.rows:
+            if row.holds and (row.candidate.engine, row.candidate.precision) == ("openvino", "int8"):
+                other = best.get(row.candidate.recipe.quantiser)
+                if other is None or _kept(row) > _kept(other):
+                    best[row.candidate.recipe.quantiser] = row
         if Cpu.detect().bf16:
-            for row in [row for row in self.ledger.rows if row.holds]:
-                if (row.candidate.engine, row.candidate.precision) == ("openvino", "int8"):
-                    self._try(replace(row.candidate, precision="int8-bf16"))
+            for row in best.values():
+                self._try(replace(row.candidate, precision="int8-bf16"))
 
     def _give_back(self, candidate: Candidate) -> None:
         """Find how few layers, of those that do most harm, must stay in floating point for `candidate` to hold."""
@@ -304,6 +310,11 @@ class Search:
 
     def _file(self, candidate: Candidate) -> Path:
         return self.subject.model if candidate == REFERENCE else self._shop.file(candidate.recipe)
+
+
+def _kept(row: Row) -> float:
+    """The share of FP32's score that was seen on the search samples."""
+    return row.search.ratio if row.search else 0.0
 
 
 def each(row: Row) -> float:
