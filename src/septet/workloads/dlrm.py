@@ -114,7 +114,8 @@ def sample_ends(pairs: int) -> Array:
     """
     drawn = np.random.RandomState(123).randint(0, len(QUANTILES), pairs // min(QUANTILES) + 1)
     ends = np.minimum(np.cumsum(np.array(QUANTILES)[drawn]), pairs)
-    return ends[: int(np.searchsorted(ends, pairs)) + 1]
+    found: Array = ends[: int(np.searchsorted(ends, pairs)) + 1]
+    return found
 
 
 class MadeUpLog(Log):

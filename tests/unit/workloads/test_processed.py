@@ -30,7 +30,7 @@ def day(count: int = 7, dtype: Any = np.float64) -> dict[str, Array]:
 @pytest.mark.parametrize("dtype", [np.float64, np.int32])
 def test_blocks_hold_what_was_saved(tmp_path: Path, dtype: Any) -> None:
     saved = day(dtype=dtype)
-    np.savez_compressed(tmp_path / PROCESSED, **saved)
+    np.savez_compressed(tmp_path / PROCESSED, allow_pickle=False, **saved)
     found = list(blocks(tmp_path / PROCESSED, most=6, size=4))
     assert [len(clicks) for clicks, _, _ in found] == [4, 2]
     for name, parts in zip(("y", "X_int", "X_cat"), zip(*found, strict=True), strict=True):
@@ -39,7 +39,7 @@ def test_blocks_hold_what_was_saved(tmp_path: Path, dtype: Any) -> None:
 
 def test_the_processed_day_is_taken_before_the_raw_one(tmp_path: Path) -> None:
     saved = day()
-    np.savez(tmp_path / PROCESSED, **saved)
+    np.savez(tmp_path / PROCESSED, allow_pickle=False, **saved)
     (tmp_path / "day_23").write_text("not looked at")
     rows = Criteo(tmp_path)
     assert rows.mapped
@@ -63,7 +63,7 @@ def test_the_processed_day_is_taken_before_the_raw_one(tmp_path: Path) -> None:
     ],
 )
 def test_another_form_is_refused(tmp_path: Path, change: dict[str, Array], says: str) -> None:
-    np.savez(tmp_path / PROCESSED, **day() | change)
+    np.savez(tmp_path / PROCESSED, allow_pickle=False, **day() | change)
     with pytest.raises(DataError, match=rf"day_23_reordered\.npz: not the reference's processed day: .*{says}"):
         Criteo(tmp_path)
 
@@ -71,12 +71,12 @@ def test_another_form_is_refused(tmp_path: Path, change: dict[str, Array], says:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / PROCESSED
     saved = day(5_000)
-    np.savez_compressed(path, **saved)
+    np.savez_compressed(path, allow_pickle=False, **saved)
     whole = path.read_bytes()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 0xFF
     del saved["y"]
-    np.savez(tmp_path / "lacking.npz", **saved)
+    np.savez(tmp_path / "lacking.npz", allow_pickle=False, **saved)
     for content in (
         whole[: len(whole) // 2],
         bytes(damaged),
