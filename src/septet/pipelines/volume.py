@@ -124,7 +124,7 @@ def _require_sound(path: Path) -> None:
 
 
 def require_alike(paths: Sequence[Path]) -> None:
-    """Raise DataError unless all volumes have as many voxels, in the same places, as the first: by their headers."""
+    """Raise DataError unless all headers have as many voxels, in the same places, as the first."""
     shape, affine = _header(paths[0])
     for path in paths[1:]:
         its_shape, its_affine = _header(path)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import psutil
 
-from septet.engines.model import OnnxFile, read_onnx
+from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines import table
 from septet.tensor import Array, Tensors
@@ -23,7 +23,7 @@ from septet.workloads.auc import auc
 from septet.workloads.card import Card, Counts
 from septet.workloads.clicks import QUANTILES, ClickLog
 from septet.workloads.criteo import PROCESSED, Criteo
-from septet.workloads.predictor import LoadEngine, Predictor, Rows
+from septet.workloads.predictor import LoadEngine, Numbers, Predictor, Rows
 from septet.workloads.recommender import DENSE, DLRM, DLRM_MINI, Recommender
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
 from septet.workloads.workload import Asked, Score, Size, Workload
@@ -150,7 +150,7 @@ class PairsPredictor(Predictor):
     def __call__(self, batch: Tensors) -> Rows:
         """One row of probabilities a sample, float32 [q]."""
         inputs = {name: array for name, array in batch.items() if name != SIZES}
-        answers = self._engine.infer(inputs)[self._output].reshape(-1)
+        answers = Numbers(self._engine.infer(inputs))[self._output].reshape(-1)
         return np.split(answers, np.cumsum(batch[SIZES])[:-1])
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class Dlrm(Workload):
         self.data = log.words
         self.notes = found.notes if found.origin == "synthetic" else (*found.notes, *log.notes)
         self._log = log
-        self._dense, self._indices, self._output = _names(read_onnx(found.path), found.path, net)
+        self._dense, self._indices, self._output = _names(found.read(), found.path, net)
         self._net = net
 
     @classmethod
@@ -213,14 +213,17 @@ class Dlrm(Workload):
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """The area in %, with an interval that takes samples, not pairs, as drawn independently."""
         scores, clicks = [], []
-        for index in range(len(self)):
+        for index, answer in enumerate(self.answers(responses)):
             clicks.append(self._log.clicks(index))
-            scores.append(np.frombuffer(responses.get(index, b""), np.float32))
+            scores.append(np.frombuffer(answer, np.float32))
             if len(scores[-1]) != len(clicks[-1]):
                 wanted = len(clicks[-1])
                 raise DataError(f"{self.data}: sample {index} has {len(scores[-1])} answers, not {wanted}")
         sizes = np.array([len(mine) for mine in clicks])
-        _, parts = auc(np.concatenate(scores), np.concatenate(clicks))
+        try:
+            _, parts = auc(np.concatenate(scores), np.concatenate(clicks))
+        except DataError as error:
+            raise DataError(f"{self.data}: {error}") from error
         sums = np.add.reduceat(parts, np.concatenate([[0], np.cumsum(sizes)[:-1]]))
         return ratio("AUC", "%", sums, sizes.astype(float), scale=100.0, graded=True)
 
@@ -228,12 +231,11 @@ class Dlrm(Workload):
 def _full(asked: Asked) -> Dlrm:
     if asked.weights == "official":
         raise UsageError(f"dlrm: {Dlrm.card.bring}; then name it with --weights FILE")
-    if asked.weights in ("auto", "synthetic"):
-        found, net = _synthetic(asked.precision == "int8")
-    else:
-        found = given(asked.weights)
-        net = _rows_of(found.path)
-    return Dlrm("full", found, CriteoLog(asked.data) if asked.data else MadeUpLog(net.rows), net)
+    # a wrong path is told before a day is read, and wrong data before tables are written
+    own = None if asked.weights in ("auto", "synthetic") else given(asked.weights)
+    log = CriteoLog(asked.data) if asked.data else None
+    found, net = (own, _rows_of(own.path)) if own else _synthetic(asked.precision == "int8")
+    return Dlrm("full", found, log or MadeUpLog(net.rows), net)
 
 
 def _synthetic(int8: bool) -> tuple[Found, Recommender]:

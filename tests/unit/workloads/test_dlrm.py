@@ -231,8 +231,11 @@ def test_the_score_is_the_area_over_all_pairs() -> None:
     assert score.value == pytest.approx(100 * auc(np.concatenate(list(noisy.values())), clicks)[0], abs=1e-3)
     assert score.low < score.value < score.high
     assert score.samples == len(mini)
-    with pytest.raises(DataError, match="sample 5 has 0 answers"):
+    with pytest.raises(DataError, match="sample 5 has no answer"):
         mini.score({index: row.tobytes() for index, row in noisy.items() if index != 5})
+    noisy[5] = np.full_like(noisy[5], np.nan)
+    with pytest.raises(DataError, match=r"click log of a hidden model, test split.*: score .* is not a number"):
+        mini.score({index: row.tobytes() for index, row in noisy.items()})
 
 
 def test_a_batch_joins_pairs_and_knows_whose_they_are() -> None:
