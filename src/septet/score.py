@@ -86,7 +86,8 @@ def ratio(
     """Σ `parts` ÷ Σ `wholes` times `scale`, such as right words of words, with the interval of a ratio."""
     low, high = _interval(parts, wholes)
     value = float(parts.sum() / wholes.sum())
-    low, high = max(low, 0.0), min(high, 1.0)
+    # more errors than words make a value below 0, which its interval holds
+    low, high = low if value < 0 else max(low, 0.0), min(high, 1.0)
     return Score(
         metric, unit, scale * value, scale * low, scale * high, parts / float(wholes.mean()), graded=graded
     )

@@ -10,9 +10,10 @@ import pytest
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
-from septet.errors import DataError, UsageError
+from septet.errors import DataError, InferenceFailed, UsageError
 from septet.harness.library import Library
 from septet.harness.rules import rules_of
+from septet.tensor import Tensors
 from septet.workloads.graph import parameters
 from septet.workloads.workload import Asked, Workload, miniatures, networks, open_workload, workload_class
 
@@ -63,6 +64,37 @@ def test_there_is_one_answer_a_sample_whatever_the_batch(mini: Workload) -> None
     assert len(answers(mini, indices, 2)) == FEW
     whole, apart = answers(mini, indices, FEW), answers(mini, indices, 1)
     assert [len(one) for one in whole] == [len(one) for one in apart]
+
+
+@pytest.mark.parametrize("network", miniatures())
+def test_numbers_that_are_none_do_not_become_answers(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = open_workload(network, "mini", Asked())
+
+    def spoilt(path: Path | None) -> Engine:
+        engine = engine_for(path)
+        infer = engine.infer
+
+        def last_is_none(batch: Tensors) -> Tensors:
+            outputs = {name: array.copy() for name, array in infer(batch).items()}
+            for array in outputs.values():
+                array.flat[-1] = np.nan
+            return outputs
+
+        monkeypatch.setattr(engine, "infer", last_is_none)
+        return engine
+
+    with workload.predictor(spoilt) as predict, pytest.raises(InferenceFailed, match="is no finite number"):
+        predict(workload.collate([workload.sample(index) for index in range(2)]))
+
+
+@pytest.mark.parametrize("network", networks())
+def test_wrong_data_is_told_before_weights_are_built(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEPTET_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="nowhere"):
+        open_workload(network, "full", Asked(weights="synthetic", data=tmp_path / "nowhere"))
+    assert not (tmp_path / "cache" / "built").exists()
 
 
 def test_a_missing_answer_is_an_error(mini: Workload) -> None:

@@ -13,6 +13,11 @@ def score(per_sample: Array) -> Score:
     return Score("top-1", "%", value, value, value, np.asarray(per_sample, float))
 
 
+def test_more_errors_than_words_stay_within_their_interval() -> None:
+    found = ratio("100 − WER", "%", np.array([-3.0, -1.0, 0.0, -2.0]), np.full(4, 2.0), scale=100.0)
+    assert found.low < found.value == -75 < found.high
+
+
 def test_wilson_is_the_published_interval() -> None:
     # Wilson's interval of 81 of 263, as tabulated by Newcombe, Statistics in Medicine 17 (1998), table I
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)

@@ -27,6 +27,9 @@ _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 _EXIF, _NOTES = b"Exif", 1 << 16
 """How a camera's note begins, and how far into a file one may."""
 
+_BEYOND_TURBO = ("Could not determine subsampling", "Unsupported color conversion", "Unsupported JPEG process")
+"""What libjpeg-turbo says of sound photos that its quick way does not take."""
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -62,7 +65,7 @@ def centre_crop(image: Array, side: int) -> Array:
 def decode(path: Path) -> Array:
     """Read an image file: uint8 [H, W, 3] RGB, greyscale and transparent ones made RGB.
 
-    Raises DataError, naming the file, for one that is missing, empty, cut short or not an image.
+    Raises DataError, naming the file, for one that is missing, empty, cut short, corrupt or not an image.
     """
     try:
         content = path.read_bytes()
@@ -70,7 +73,10 @@ def decode(path: Path) -> Array:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if _cut_short(content):
         raise DataError(f"{path}: the image is cut short")
-    image = _decoded(content)
+    try:
+        image = _decoded(content)
+    except ValueError as error:
+        raise DataError(f"{path}: the image is corrupt: {error}") from error
     if image is None:
         raise DataError(f"{path}: not a readable image")
     return image
@@ -89,12 +95,19 @@ def _cut_short(content: bytes) -> bool:
 
 
 def _decoded(content: bytes) -> Array | None:
-    """OpenCV's decoding; of plain JPEG by libjpeg-turbo itself, the same pixels in half the time."""
+    """OpenCV's decoding; of plain JPEG by libjpeg-turbo itself, the same pixels in half the time.
+
+    Raises ValueError for a corrupt photo: OpenCV fills what is lost with grey, and does not tell.
+    """
     # OpenCV turns a photo as its camera's note says, and makes RGB of print colours: those stay with it
-    if content.startswith(_JPEG_START) and _EXIF not in content[:_NOTES]:
+    if content.startswith(_JPEG_START):
         try:
-            plain: Array = simplejpeg.decode_jpeg(content, "RGB")
-            return plain
-        except ValueError:
-            pass
+            if _EXIF not in content[:_NOTES]:
+                plain: Array = simplejpeg.decode_jpeg(content, "RGB")
+                return plain
+            # an eighth of its size, only to see that it is sound
+            simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8)
+        except ValueError as error:
+            if not any(reason in str(error) for reason in _BEYOND_TURBO):
+                raise
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None

@@ -21,6 +21,9 @@ def dense(counts: Array) -> Array:
 def indices(categories: Array, rows: Sequence[int]) -> Array:
     """Categories as rows of their tables, by the remainder: int64 [q, tables] -> int64 [q, tables].
 
-    It is how the reference caps its tables (``--max-ind-range``).
+    Categories that the reference processed are rows already: what changes are only those beyond a table that is
+    capped, as the reference's ``--max-ind-range`` does it on loading. Of raw hashes the remainder is some row of
+    the table, good for speed, but not the reference's: it numbers what is left of each column's hashes in all 24
+    days (facebookresearch/dlrm, data_utils.py).
     """
     return categories % np.asarray(rows, np.int64)

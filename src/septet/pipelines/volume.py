@@ -6,6 +6,7 @@ Source: mlcommons/inference v0.7.1, vision/medical_imaging/3d-unet, preprocess.p
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ from septet.tensor import Array
 
 _TINY = 1e-8
 """Added to a standard deviation, so that a flat modality divides by something."""
+
+
+_APART = 1e-3
+"""Millimetres by which headers of one place may differ."""
+
+_UNREADABLE = (OSError, ImageFileError, EOFError, ValueError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,13 @@ def _normalised(volume: Array, mask: Array) -> Array:
 def read(path: Path) -> Array:
     """The voxels of a NIfTI file, float32 [X, Y, Z]. Raises DataError, naming the file."""
     try:
-        voxels = np.asarray(nibabel.load(path).dataobj, np.float32)
-    except (OSError, ImageFileError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable NIfTI volume: {' '.join(str(error).split())[:120]}") from error
+        image = nibabel.load(path)
+        if image.get_data_dtype().kind not in "iuf":
+            raise DataError(f"{path}: its voxels are {image.get_data_dtype()}, not numbers")
+        voxels = np.asarray(image.dataobj, np.float32)
+        _require_sound(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
     while voxels.ndim > 3 and voxels.shape[-1] == 1:  # some tools add an axis of one point in time
         voxels = voxels[..., 0]
     if voxels.ndim != 3:
@@ -102,6 +113,41 @@ def read(path: Path) -> Array:
     if not np.isfinite(voxels).all():
         raise DataError(f"{path}: {int((~np.isfinite(voxels)).sum()):,} voxels are not finite numbers")
     return voxels
+
+
+def _require_sound(path: Path) -> None:
+    """Read a compressed file to its end, where its checksum is, which the voxels alone do not reach."""
+    if path.suffix == ".gz":
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
+
+
+def require_alike(paths: Sequence[Path]) -> None:
+    """Raise DataError unless all headers have as many voxels, in the same places, as the first."""
+    shape, affine = _header(paths[0])
+    for path in paths[1:]:
+        its_shape, its_affine = _header(path)
+        if its_shape != shape:
+            raise DataError(f"{path}: {_times(its_shape)} voxels, but {paths[0].name} has {_times(shape)}")
+        if not np.allclose(its_affine, affine, atol=_APART):
+            raise DataError(f"{path}: its voxels lie elsewhere than those of {paths[0].name} (another affine)")
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], Array]:
+    """How many voxels a file has along each axis, and where they lie, float64 [4, 4]."""
+    try:
+        image = nibabel.load(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    shape, affine = tuple(image.shape), np.asarray(image.affine)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape, affine
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a readable NIfTI volume: {' '.join(str(error).split())[:120]}")
 
 
 def read_all(paths: Sequence[Path]) -> Array:

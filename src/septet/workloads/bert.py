@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 
-from septet.engines.model import OnnxFile, read_onnx
+from septet.engines.model import OnnxFile
 from septet.engines.tokens import sequences_of
 from septet.errors import DataError, FetchError, ModelInvalid, NotSequences
 from septet.pipelines.sequence import Sequences
@@ -85,7 +85,7 @@ class Bert(Workload):
         self.model = found.path
         self.origin = found.origin
         self.notes = found.notes
-        file = read_onnx(found.path)
+        file = found.read()
         self._inputs = _inputs(file, found.path)
         self._outputs = _outputs(file, found.path)
         self._windows = windows
@@ -168,10 +168,8 @@ def _open_windows(folder: Path) -> Windows:
     file = read(folder / FILE)
     path = _vocabulary(folder)
     spellings = read_vocabulary(path)
-    if len(spellings) > BERT_LARGE.vocabulary:
-        raise DataError(
-            f"{path}: {len(spellings):,} spellings are more than the network's {BERT_LARGE.vocabulary:,}"
-        )
+    if len(spellings) != BERT_LARGE.vocabulary:
+        raise DataError(f"{path}: has {len(spellings):,} spellings, the network {BERT_LARGE.vocabulary:,}")
     return SquadWindows(file, WordPieces(spellings, str(path)), str(folder / FILE))
 
 

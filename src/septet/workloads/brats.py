@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from septet.errors import DataError
-from septet.pipelines.volume import read, read_all
+from septet.pipelines.volume import read, read_all, require_alike
 from septet.tensor import Array
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -27,13 +27,14 @@ FOLD = "fold1_validation.txt"
 class Brats:
     """The cases of a folder in the official layout: ``HGG/CASE/CASE_flair.nii.gz`` and so on.
 
-    Raises DataError for a case that lacks a modality, and a listed case that is missing.
+    Raises DataError for a case that is there twice or lacks a modality, a listed case that is missing or listed
+    twice, labels that only some cases have, and files of one case that do not lie on each other.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-        there = {path.name.removesuffix("_flair.nii.gz"): path.parent for path in folder.rglob("*_flair.nii.gz")}
+        there = _cases(folder)
         if not there:
             raise DataError(f"{folder}: holds no case (CASE/CASE_flair.nii.gz)")
         names = _listed(folder / FOLD, there) if (folder / FOLD).exists() else sorted(there)
@@ -42,7 +43,9 @@ class Brats:
             for modality in MODALITIES:
                 if not (place / f"{name}_{modality}.nii.gz").is_file():
                     raise DataError(f"{place}: lacks {name}_{modality}.nii.gz")
-        self.labelled = all((place / f"{name}_seg.nii.gz").is_file() for name, place in self._cases)
+        self.labelled = _labelled(self._cases)
+        for name, place in self._cases:
+            require_alike([place / f"{name}_{part}.nii.gz" for part in (*MODALITIES, *["seg"] * self.labelled)])
         self.words = f"{folder.name}: {len(self._cases):,} {'labelled' if self.labelled else 'unlabelled'} volumes"
 
     def __len__(self) -> int:
@@ -96,11 +99,38 @@ def dice(classes: Array, truth: Array) -> Array:
     return np.array(scores)
 
 
+def _cases(folder: Path) -> dict[str, Path]:
+    """The folder of each case, by its name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*_flair.nii.gz")):
+        name = path.name.removesuffix("_flair.nii.gz")
+        if name in found:
+            raise DataError(f"{path.parent}: case {name} is in {found[name]} too")
+        found[name] = path.parent
+    return found
+
+
+def _labelled(cases: list[tuple[str, Path]]) -> bool:
+    """Whether the cases have labels, which either all or none of them must have."""
+    labels = [place / f"{name}_seg.nii.gz" for name, place in cases]
+    missing = [path for path in labels if not path.is_file()]
+    if missing and len(missing) < len(labels):
+        raise DataError(f"{missing[0]}: missing, though {len(labels) - len(missing):,} other cases have labels")
+    return not missing
+
+
 def _listed(path: Path, there: dict[str, Path]) -> list[str]:
-    names = path.read_text().split()
+    try:
+        names = path.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8 (byte {error.start})") from error
     for number, name in enumerate(names, 1):
         if name not in there:
             raise DataError(f"{path}, line {number}: no case is called {name}")
+        if name in names[: number - 1]:
+            raise DataError(f"{path}, line {number}: {name} is listed twice")
     if not names:
         raise DataError(f"{path}: names no case")
     return names

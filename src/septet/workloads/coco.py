@@ -9,6 +9,7 @@ reference's ``coco-300`` and ``coco-1200-onnx``, and count as pictures on which 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -208,6 +209,9 @@ def _fault(truth: Truth) -> str:
         numbers, counts = np.unique([entry.id for entry in entries], return_counts=True)
         if counts.max() > 1:
             return f"{kind} {numbers[counts > 1][0]} is there {counts.max()} times"
+    name, times = Counter(photo.file_name for photo in truth.images).most_common(1)[0]
+    if times > 1:
+        return f"{name} is the photo of {times} images"
     photos = {photo.id: photo for photo in truth.images}
     categories = set(truth.numbers())
     for thing in truth.annotations:

@@ -3,14 +3,19 @@
 
 A row is ``click``, 13 counts and 26 categories of 8 hexadecimal digits, any of the latter two empty. v0.7 is
 judged on the first half of the last day, ``day_23``; nothing else of the terabyte is needed. It is read once, a
-block at a time, into an array on the disk.
+block at a time, into an array on the disk. Which rows of the reference's tables its categories are only the file
+says that the reference makes of it, `septet.workloads.processed`.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import re
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import md5
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,10 +23,12 @@ import numpy as np
 
 from septet.errors import DataError
 from septet.tensor import Array
+from septet.workloads import processed
 from septet.workloads.fetch import cache_dir
 from septet.workloads.recommender import DENSE, ROWS
 
-NAMES = ("day_23", "day_23.gz")
+PROCESSED = "day_23_reordered.npz"
+NAMES = (PROCESSED, "day_23", "day_23.gz")
 FIRST_HALF = 89_137_319
 """Pairs of the official evaluation set."""
 
@@ -29,9 +36,13 @@ FIELDS = 1 + DENSE + len(ROWS)
 RECORD = np.dtype([("click", "u1"), ("counts", "<i4", (DENSE,)), ("categories", "<u4", (len(ROWS),))])
 _BLOCK = 1 << 16
 
+_COUNT, _CATEGORY = rb"(?:-?[0-9]+)?", rb"[0-9a-fA-F]{0,8}"
+_ROW = re.compile(rb"[01](?:\t%b){%d}(?:\t%b){%d}" % (_COUNT, DENSE, _CATEGORY, len(ROWS)))
+
 
 class Criteo:
-    """The rows of a folder's ``day_23`` or ``day_23.gz``, at most the first half of the official day.
+    """The rows of a folder's ``day_23_reordered.npz``, ``day_23`` or ``day_23.gz``, the first of them that is
+    there, at most the first half of the official day. `mapped` says that categories are rows of the tables.
 
     Raises DataError, naming file and line, for a row that is not as above.
     """
@@ -39,7 +50,8 @@ class Criteo:
     def __init__(self, folder: Path, most: int = FIRST_HALF) -> None:
         found = [folder / name for name in NAMES if (folder / name).is_file()]
         if not found:
-            raise DataError(f"{folder}: holds neither {' nor '.join(NAMES)}")
+            raise DataError(f"{folder}: holds none of {', '.join(NAMES)}")
+        self.mapped = found[0].name == PROCESSED
         self._rows = np.load(_packed(found[0], most), mmap_mode="r", allow_pickle=False)
         if not len(self._rows):
             raise DataError(f"{found[0]}: holds no rows")
@@ -53,7 +65,7 @@ class Criteo:
         return np.asarray(self._rows["counts"][begin:end], np.int64)
 
     def categories(self, begin: int, end: int) -> Array:
-        """Categories of rows begin … end as the log has them, int64 [rows, 26]; an empty one is 0."""
+        """Categories of rows begin … end as the file has them, int64 [rows, 26]; an empty one is 0."""
         return np.asarray(self._rows["categories"][begin:end], np.int64)
 
     def clicks(self, begin: int, end: int) -> Array:
@@ -64,17 +76,19 @@ class Criteo:
 def _packed(path: Path, most: int) -> Path:
     """`path` as an array of records, made once for each content of it."""
     state = path.stat()
-    packed = cache_dir() / "criteo" / f"{path.name}-{state.st_size}-{state.st_mtime_ns}-{most}.npy"
+    where = md5(str(path.resolve()).encode(), usedforsecurity=False).hexdigest()[:12]
+    packed = cache_dir() / "criteo" / f"{path.name}-{where}-{state.st_size}-{state.st_mtime_ns}-{most}.npy"
     if not packed.exists():
-        packed.parent.mkdir(parents=True, exist_ok=True)
         beside = packed.with_suffix(".part")
         try:
+            packed.parent.mkdir(parents=True, exist_ok=True)
             _pack(path, beside, most)
             beside.replace(packed)
         except OSError as error:
             raise DataError(f"{path}: cannot be read into {packed.parent}: {error.strerror or error}") from error
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
     return packed
 
 
@@ -83,7 +97,7 @@ def _pack(path: Path, to: Path, most: int) -> None:
     with to.open("wb") as file:
         _header(file, most)
         start, count = file.tell(), 0
-        for block in _blocks(path, most):
+        for block in _mapped(path, most) if path.name == PROCESSED else _blocks(path, most):
             file.write(block.tobytes())
             count += len(block)
         file.seek(0)
@@ -99,6 +113,13 @@ def _header(file: BinaryIO, count: int) -> None:
     file.write(written.getvalue())
 
 
+def _mapped(path: Path, most: int) -> Iterator[Array]:
+    for clicks, counts, categories in processed.blocks(path, most, _BLOCK):
+        block = np.empty(len(clicks), RECORD)
+        block["click"], block["counts"], block["categories"] = clicks, counts, categories
+        yield block
+
+
 def _blocks(path: Path, most: int) -> Iterator[Array]:
     block = np.zeros(_BLOCK, RECORD)
     filled = 0
@@ -112,25 +133,36 @@ def _blocks(path: Path, most: int) -> Iterator[Array]:
                 if filled == _BLOCK:
                     yield block
                     filled = 0
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{path}: the gzip file is cut short or damaged") from error
     yield block[:filled]
 
 
 def _record(path: Path, number: int, line: bytes) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    fields = line.rstrip(b"\r\n").split(b"\t")
-    where = f"{path}, line {number}"
-    if len(fields) != FIELDS:
-        raise DataError(f"{where}: {len(fields)} fields, not {FIELDS}")
-    if fields[0] not in (b"0", b"1"):
-        raise DataError(f"{where}: the click is {fields[0].decode(errors='replace')!r}, not 0 or 1")
-    try:
-        counts = tuple(int(field or b"0") for field in fields[1 : 1 + DENSE])
-        categories = tuple(int(field or b"0", 16) for field in fields[1 + DENSE :])
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
+    row = line.rstrip(b"\r\n")
+    fields = row.split(b"\t")
+    if not _ROW.fullmatch(row):
+        raise DataError(f"{path}, line {number}: {_fault(fields)}")
+    if not line.endswith(b"\n") and len(fields[-1]) != 8:
+        raise DataError(f"{path}, line {number}: the last row is cut short")
+    counts = tuple(int(field or b"0") for field in fields[1 : 1 + DENSE])
     if min(counts) < -(2**31) or max(counts) >= 2**31:
-        raise DataError(f"{where}: a count does not fit into 32 bits")
-    if min(categories) < 0 or max(categories) >= 2**32:
-        raise DataError(f"{where}: a category has more than 8 hexadecimal digits")
-    return int(fields[0]), counts, categories
+        raise DataError(f"{path}, line {number}: a count does not fit into 32 bits")
+    return int(fields[0]), counts, tuple(int(field or b"0", 16) for field in fields[1 + DENSE :])
+
+
+def _fault(fields: list[bytes]) -> str:
+    """What is wrong with a row that is not as it should be, in words."""
+    if len(fields) != FIELDS:
+        return f"{len(fields)} fields, not {FIELDS}"
+    if fields[0] not in (b"0", b"1"):
+        return f"the click is {_shown(fields[0])}, not 0 or 1"
+    for field in fields[1 : 1 + DENSE]:
+        if not re.fullmatch(_COUNT, field):
+            return f"the count {_shown(field)} is no whole number"
+    wrong = next(field for field in fields[1 + DENSE :] if not re.fullmatch(_CATEGORY, field))
+    return f"the category {_shown(wrong)} is not of at most 8 hexadecimal digits"
+
+
+def _shown(field: bytes) -> str:
+    return repr(field[:40].decode(errors="replace"))

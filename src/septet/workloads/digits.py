@@ -15,6 +15,7 @@ import numpy as np
 
 from septet.tensor import Array
 from septet.workloads.split import Split, draws
+from septet.workloads.texture import grain, mottled
 
 SHARES: dict[Split, float] = {"train": 0.6, "calibration": 0.1, "search": 0.1, "test": 0.2}
 """How the handwritten digits are shared out; no digit is in two splits."""
@@ -52,7 +53,7 @@ class DigitScenes:
             ink = _warp(draw, glyphs[int(draw.integers(len(glyphs)))], place)
             scene += ink[..., None] * _colour_step(draw)
         _strike(draw, scene)
-        scene += _grain(draw) * np.float32(draw.uniform(0.04, 0.22))
+        scene += grain(draw, HEIGHT, WIDTH) * np.float32(draw.uniform(0.04, 0.22))
         if draw.random() < 0.5:
             scene = cv2.GaussianBlur(scene, (0, 0), float(draw.uniform(0.5, 1.3)))
         return np.clip(scene, 0, 255).astype(np.uint8)
@@ -82,17 +83,9 @@ def _span(split: Split) -> tuple[float, float]:
 
 def _ground(draw: np.random.Generator) -> Array:
     """A mottled, coloured ground: float32 [80, 96, 3]."""
-    coarse = draw.standard_normal((5, 6, 3), np.float32) * np.float32(draw.uniform(5, 30))
-    mottled: Array = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    ground: Array = mottled + draw.uniform(60, 195, 3).astype(np.float32)
+    ground = mottled(draw, (5, 6), HEIGHT, WIDTH)
+    ground += draw.uniform(60, 195, 3).astype(np.float32)
     return ground
-
-
-def _grain(draw: np.random.Generator) -> Array:
-    """Noise of triangular distribution, -255…255: the sum of two uniform draws, cheaper than a normal one."""
-    dice = draw.integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
-    grain: Array = dice[0].astype(np.float32) - dice[1]
-    return grain
 
 
 def _warp(draw: np.random.Generator, glyph: Array, place: int) -> Array:

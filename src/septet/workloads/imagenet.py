@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -39,7 +40,7 @@ class Images(ABC):
 class ImageNet(Images):
     """The official layout: a folder of images and a ``val_map.txt`` of lines «file class».
 
-    Raises DataError for a malformed line, a class that there is none of, or a file that is missing.
+    Raises DataError for a malformed line, a class that there is none of, or a file that is missing or named twice.
     """
 
     labelled = True
@@ -50,6 +51,9 @@ class ImageNet(Images):
         ]
         if not self._entries:
             raise DataError(f"{folder / MAP}: names no image")
+        path, times = Counter(path for path, _ in self._entries).most_common(1)[0]
+        if times > 1:
+            raise DataError(f"{folder / MAP}: names {path} {times} times")
         self.words = f"{folder.name}: {len(self._entries):,} labelled images"
 
     def __len__(self) -> int:

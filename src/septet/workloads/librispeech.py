@@ -22,8 +22,8 @@ SUFFIXES = (".flac", ".wav")
 class LibriSpeech:
     """The utterances of a folder: ``SPEAKER/CHAPTER/*.flac`` and a ``*.trans.txt`` of lines «ID TEXT» beside them.
 
-    Raises DataError, naming file and line, for a text without audio, audio without text, or a letter that the
-    network has no label for.
+    Raises DataError, naming file and line, for a text without audio, audio without text or with two, or a letter
+    that the network has no label for.
     """
 
     labelled = True
@@ -31,16 +31,15 @@ class LibriSpeech:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-        found: list[tuple[Path, str]] = []
+        found: dict[Path, str] = {}
         for texts in sorted(folder.rglob("*.trans.txt")):
-            found += _utterances(texts)
+            _add_utterances(texts, found)
         if not found:
             raise DataError(f"{folder}: holds no transcript (SPEAKER/CHAPTER/*.trans.txt)")
-        named = {path for path, _ in found}
         for path in sorted(folder.rglob("*")):
-            if path.suffix in SUFFIXES and path not in named:
+            if path.suffix in SUFFIXES and path not in found:
                 raise DataError(f"{path}: has no transcript")
-        self._utterances = [(path, text) for path, text in found if _seconds(path) <= LONGEST]
+        self._utterances = [(path, text) for path, text in found.items() if _seconds(path) <= LONGEST]
         if not self._utterances:
             raise DataError(f"{folder}: no utterance is at most {LONGEST:g} s long")
         self.words = f"{folder.name}: {len(self._utterances):,} utterances of at most {LONGEST:g} s"
@@ -57,13 +56,21 @@ class LibriSpeech:
         return self._utterances[index][1]
 
 
-def _utterances(texts: Path) -> list[tuple[Path, str]]:
-    found = []
-    for number, line in enumerate(texts.read_text(encoding="utf-8").splitlines(), 1):
+def _add_utterances(texts: Path, found: dict[Path, str]) -> None:
+    """Add what one transcript says, by its audio."""
+    try:
+        lines = texts.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{texts}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{texts}: not text in UTF-8 (byte {error.start})") from error
+    for number, line in enumerate(lines, 1):
         name, _, text = line.strip().partition(" ")
         where, spoken = f"{texts}, line {number}", text.strip().lower()
         if not name:
             continue
+        if "/" in name:
+            raise DataError(f"{where}: {name} is not the name of an utterance")
         if not spoken:
             raise DataError(f"{where}: {name} has no text")
         unknown = sorted(set(spoken) - set(LABELS))
@@ -72,8 +79,9 @@ def _utterances(texts: Path) -> list[tuple[Path, str]]:
         path = next((path for suffix in SUFFIXES if (path := texts.with_name(name + suffix)).is_file()), None)
         if path is None:
             raise DataError(f"{where}: {texts.with_name(name)}{SUFFIXES[0]}: no such audio")
-        found.append((path, spoken))
-    return found
+        if path in found:
+            raise DataError(f"{where}: {name} has a text already")
+        found[path] = spoken
 
 
 def _seconds(path: Path) -> float:

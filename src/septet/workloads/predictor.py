@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from septet.engines.engine import Engine
+from septet.errors import InferenceFailed
 from septet.pipelines.sequence import Sequences
 from septet.tensor import Array, Tensors
 
@@ -43,6 +46,28 @@ class Predictor(ABC):
         self.close()
 
 
+class Numbers(Mapping[str, Array]):
+    """An engine's outputs, each looked at when it is read: NaN and ∞ must not become answers.
+
+    Raises InferenceFailed, naming the output.
+    """
+
+    def __init__(self, outputs: Tensors) -> None:
+        self._outputs = outputs
+
+    def __getitem__(self, name: str) -> Array:
+        array = self._outputs[name]
+        if not np.isfinite(array).all():
+            raise InferenceFailed(f"the network's output {name!r} holds what is no finite number")
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+
 class EnginePredictor(Predictor):
     """One engine, and what turns its outputs into answers."""
 
@@ -51,7 +76,7 @@ class EnginePredictor(Predictor):
         self._respond = respond
 
     def __call__(self, batch: Tensors) -> Rows:
-        return self._respond(self.engine.infer(batch))
+        return self._respond(Numbers(self.engine.infer(batch)))
 
     def close(self) -> None:
         self.engine.close()
@@ -69,7 +94,7 @@ class SequencePredictor(Predictor):
         self._respond = respond
 
     def __call__(self, batch: Tensors) -> Rows:
-        rows = self._respond(self.engine.infer(batch))
+        rows = self._respond(Numbers(self.engine.infer(batch)))
         lengths = self._sequences.lengths(batch).tolist()
         return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 

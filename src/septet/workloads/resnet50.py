@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 
-from septet.engines.model import OnnxFile, read_onnx
+from septet.engines.model import OnnxFile
 from septet.errors import ModelInvalid
 from septet.pipelines.image import Classifier
 from septet.score import Score, share
@@ -73,7 +73,7 @@ class ResNet50(Workload):
         self.origin = found.origin
         self.data = images.words
         self.notes = found.notes
-        self._file = read_onnx(found.path)
+        self._file = found.read()
         self._input = _image_input(self._file, found.path, net)
         self._output, self._first_class = _class_output(self._file, found.path, net)
         self._images = images
@@ -111,8 +111,8 @@ class ResNet50(Workload):
 
 
 def _full(asked: Asked) -> ResNet50:
-    found = find(asked.weights, OFFICIAL, _write_made_up, f"resnet50-full-synthetic-{SEED}")
     images = open_images(asked.data) if asked.data else MadeUpImages(MADE_UP)
+    found = find(asked.weights, OFFICIAL, _write_made_up, f"resnet50-full-synthetic-{SEED}")
     return ResNet50("full", RESNET50, found, images)
 
 

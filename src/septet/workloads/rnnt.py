@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from septet.engines.model import OnnxFile, read_onnx
+from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines.audio import FEATURES, RATE, features
 from septet.score import Score, ratio
@@ -23,7 +23,7 @@ from septet.workloads import transducer
 from septet.workloads.card import Card, Counts
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import LONGEST, LibriSpeech, right_words, text_of
-from septet.workloads.predictor import LoadEngine, Predictor, Rows
+from septet.workloads.predictor import LoadEngine, Numbers, Predictor, Rows
 from septet.workloads.speech import Utterances
 from septet.workloads.split import Split
 from septet.workloads.transducer import RNNT, RNNT_MINI, Transducer
@@ -127,7 +127,8 @@ class TransducerPredictor(Predictor):
 
     def _encoded(self, frames: Array, lengths: Array) -> tuple[Array, Array]:
         """The encoder's frames, float32 [N, T ÷ 2, joint], and how many of each utterance count."""
-        return self._engine.infer({"features": frames, "lengths": lengths})["encoded"], (lengths + 1) // 2
+        outputs = Numbers(self._engine.infer({"features": frames, "lengths": lengths}))
+        return outputs["encoded"], (lengths + 1) // 2
 
     def close(self) -> None:
         self._engine.close()
@@ -151,7 +152,7 @@ class Rnnt(Workload):
         self.origin = found.origin
         self.data = speech.words
         self.notes = found.notes
-        _require(read_onnx(found.path), found.path, net)
+        _require(found.read(), found.path, net)
         self._net = net
         self._speech = speech
 
@@ -190,11 +191,9 @@ class Rnnt(Workload):
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """Words less errors, of all words, in %."""
         right, words = [], []
-        for index in range(len(self)):
-            if index not in responses:
-                raise DataError(f"{self.data}: utterance {index} has no answer")
+        for index, answer in enumerate(self.answers(responses)):
             text = self._speech.text(index)
-            right.append(right_words(text, text_of(np.frombuffer(responses[index], np.uint8))))
+            right.append(right_words(text, text_of(np.frombuffer(answer, np.uint8))))
             words.append(len(text.split()))
         return ratio("100 − WER", "%", np.array(right, float), np.array(words, float), scale=100.0)
 
@@ -202,11 +201,12 @@ class Rnnt(Workload):
 def _full(asked: Asked) -> Rnnt:
     if asked.weights == "official":
         raise UsageError(f"rnnt: {Rnnt.card.bring}; then name it with --weights FILE")
+    speech = LibriSpeech(asked.data) if asked.data else MadeUpSpeech()
     if asked.weights in ("auto", "synthetic"):
         found = Found(built(_write_made_up, f"rnnt-full-synthetic-{SEED}"), "synthetic", (SYNTHETIC_NOTE,))
     else:
         found = given(asked.weights)
-    return Rnnt("full", RNNT, found, LibriSpeech(asked.data) if asked.data else MadeUpSpeech())
+    return Rnnt("full", RNNT, found, speech)
 
 
 def _write_made_up(path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from septet.tensor import Array
 from septet.workloads.digits import handwriting
 from septet.workloads.split import Split, draws
+from septet.workloads.texture import grain, mottled
 
 COUNTS: dict[Split, int] = {"train": 100_000, "calibration": 500, "search": 1_000, "test": 1_000}
 
@@ -70,7 +71,7 @@ class BoxScenes:
         for _ in range(int(draw.integers(1, _MOST + 1))):
             category = int(draw.choice(list(CATEGORIES)))
             self._put(draw, picture, found, category)
-        picture += _grain(draw, height, width) * np.float32(draw.uniform(0.02, 0.12))
+        picture += grain(draw, height, width) * np.float32(draw.uniform(0.02, 0.12))
         if draw.random() < 0.4:
             picture = cv2.GaussianBlur(picture, (0, 0), float(draw.uniform(0.5, 1.2)))
         boxes = np.array([box for box, _ in found], np.float32).reshape(-1, 4)
@@ -146,21 +147,13 @@ def _colour(draw: np.random.Generator, part: Array) -> Array:
 
 def _ground(draw: np.random.Generator, height: int, width: int) -> Array:
     """A mottled, coloured ground, crossed by up to four strokes: float32 [height, width, 3]."""
-    coarse = draw.standard_normal((6, 6, 3), np.float32) * np.float32(draw.uniform(5, 30))
-    ground: Array = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    ground = mottled(draw, (6, 6), height, width)
     ground += draw.uniform(50, 205, 3).astype(np.float32)
     for _ in range(int(draw.integers(5))):
         (x0, x1), (y0, y1) = draw.integers(0, width, 2), draw.integers(0, height, 2)
         colour = tuple((ground[y0, x0] + draw.uniform(-60, 60)).tolist())
         cv2.line(ground, (int(x0), int(y0)), (int(x1), int(y1)), colour, int(draw.integers(1, 4)), cv2.LINE_AA)
     return ground
-
-
-def _grain(draw: np.random.Generator, height: int, width: int) -> Array:
-    """Noise of triangular distribution, -255…255."""
-    dice = draw.integers(0, 256, (2, height, width, 3), np.uint8)
-    grain: Array = dice[0].astype(np.float32) - dice[1]
-    return grain
 
 
 def _shared(box: Array, other: Array) -> float:

@@ -63,8 +63,8 @@ def read(path: Path) -> File:
     """A file of SQuAD's form, checked.
 
     Raises DataError, naming the file and the question, for one that is missing, no JSON or not of that form,
-    for an empty passage or question, a question without an answer, with one that its passage has not, or of
-    a name that another question has.
+    for an empty passage or question, a question without an answer, with one that its passage has not, or not
+    where it says, or of a name that another question has.
     """
     try:
         file = msgspec.json.decode(path.read_bytes(), type=File)
@@ -92,6 +92,8 @@ def _check(file: File, path: Path) -> None:
         for one in question.answers:
             if not one.text.split() or one.text not in paragraph.context:
                 raise DataError(f"{where}: the answer {one.text[:40]!r} is not in the passage")
+            if one.answer_start < 0 or not paragraph.context.startswith(one.text, one.answer_start):
+                raise DataError(f"{where}: the answer {one.text[:40]!r} is not at character {one.answer_start}")
     if not names:
         raise DataError(f"{path}: holds no question")
 

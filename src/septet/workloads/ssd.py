@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from septet.engines.engine import Engine
-from septet.engines.model import OnnxFile, read_onnx
+from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.detector import Detector, Levels
 from septet.score import Score, jackknife
@@ -19,7 +19,7 @@ from septet.tensor import Array, Tensors, TensorSpec
 from septet.workloads.coco import ANNOTATIONS, Coco, Pictures, PlainPictures
 from septet.workloads.imagenet import MadeUpImages, open_images
 from septet.workloads.precision import mean_average_precision
-from septet.workloads.predictor import LoadEngine, Predictor
+from septet.workloads.predictor import LoadEngine, Numbers, Predictor
 from septet.workloads.suppression import Suppression
 from septet.workloads.weights import Found
 from septet.workloads.workload import Size, Workload
@@ -70,9 +70,9 @@ class SsdPredictor(Predictor):
         images = {name: array for name, array in batch.items() if name != INDEX}
         if self._one_by_one:
             singles = ({name: array[at : at + 1] for name, array in images.items()} for at in range(len(indices)))
-            found = [self._read(self._engine.infer(single))[0] for single in singles]
+            found = [self._read(Numbers(self._engine.infer(single)))[0] for single in singles]
         else:
-            found = self._read(self._engine.infer(images))
+            found = self._read(Numbers(self._engine.infer(images)))
         return [rows(int(index), *parts) for index, parts in zip(indices, found, strict=True)]
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Ssd(Workload):
         self.notes = found.notes
         self._net = net
         self._pictures = pictures
-        self._file = read_onnx(found.path)
+        self._file = found.read()
         self._input, self._prepare = _image_input(self._file, found.path, net)
         self.read = _reader(self._file, found.path, net)
 
@@ -113,7 +113,7 @@ class Ssd(Workload):
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """mAP in %, with the jackknife's interval over pictures."""
         truth = self._pictures.truth
-        answers = [_answer(index, response) for index, response in enumerate(self.answers(responses))]
+        answers = [_answer(f"{self.data}: sample {at}", at, one) for at, one in enumerate(self.answers(responses))]
         photos = np.repeat(np.arange(len(self)), [len(answer) for answer in answers])
         answered = np.concatenate([np.zeros((0, ROW)), *answers])
         sizes = np.array([(photo.height, photo.width) * 2 for photo in truth.images], float)[photos]
@@ -136,15 +136,15 @@ def rows(index: int, boxes: Array, scores: Array, classes: Array) -> Array:
     return answer
 
 
-def _answer(index: int, response: bytes) -> Array:
-    """The rows of an answer. Raises DataError where they are not rows, or another sample's."""
+def _answer(where: str, index: int, response: bytes) -> Array:
+    """The rows of an answer. Raises DataError, naming `where`, unless they are rows, and of sample `index`."""
     if len(response) % (4 * ROW):
-        raise DataError(f"sample {index}: an answer of {len(response)} bytes is not rows of {ROW} float32")
+        raise DataError(f"{where}: an answer of {len(response)} bytes is not rows of {ROW} float32")
     answer = np.frombuffer(response, np.float32).reshape(-1, ROW).astype(float)
     if not np.isfinite(answer).all():
-        raise DataError(f"sample {index}: its answer holds what is not a number")
+        raise DataError(f"{where}: its answer holds what is not a number")
     if (answer[:, 0] != index).any():
-        raise DataError(f"sample {index}: its answer is sample {answer[0, 0]:.0f}'s")
+        raise DataError(f"{where}: its answer is sample {answer[0, 0]:.0f}'s")
     return answer
 
 

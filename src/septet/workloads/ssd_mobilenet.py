@@ -76,8 +76,9 @@ def net_of(net: MobileNet) -> Net:
 
 
 def _full(asked: Asked) -> SsdMobileNet:
+    pictures = open_pictures(asked.data)
     found = find(asked.weights, OFFICIAL, _write_made_up, f"ssd-mobilenet-full-synthetic-{SEED}")
-    return SsdMobileNet("full", net_of(SSD_MOBILENET), found, open_pictures(asked.data))
+    return SsdMobileNet("full", net_of(SSD_MOBILENET), found, pictures)
 
 
 def _write_made_up(path: Path) -> None:

@@ -69,8 +69,9 @@ def net_of(net: ResNet34) -> Net:
 
 
 def _full(asked: Asked) -> SsdResNet34:
+    pictures = open_pictures(asked.data)
     found = find(asked.weights, OFFICIAL, _write_made_up, f"ssd-resnet34-full-synthetic-{SEED}")
-    return SsdResNet34("full", net_of(SSD_RESNET34), found, open_pictures(asked.data))
+    return SsdResNet34("full", net_of(SSD_RESNET34), found, pictures)
 
 
 def _write_made_up(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import onnx
 
-from septet.engines.model import OnnxFile, read_onnx
+from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.volume import Prepared, prepare
 from septet.score import Score, mean
@@ -96,7 +96,7 @@ class UNet3D(Workload):
         self.origin = found.origin
         self.data = volumes.words
         self.notes = found.notes
-        self._input, self._output = _names(read_onnx(found.path), found.path, net)
+        self._input, self._output = _names(found.read(), found.path, net)
         self._volumes = volumes
         self._net = net
 
@@ -148,8 +148,9 @@ class UNet3D(Workload):
 
 
 def _full(asked: Asked) -> UNet3D:
+    volumes = Brats(asked.data) if asked.data else MadeUpVolumes()
     found = find(asked.weights, OFFICIAL, _write_made_up, f"3d-unet-full-synthetic-{SEED}")
-    return UNet3D("full", UNET_3D, found, Brats(asked.data) if asked.data else MadeUpVolumes())
+    return UNet3D("full", UNET_3D, found, volumes)
 
 
 def _write_made_up(path: Path) -> None:

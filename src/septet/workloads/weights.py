@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 
 from septet.engines.freeing import free
-from septet.errors import FetchError, ModelError, ModelNotFound, Unreachable
+from septet.engines.model import OnnxFile, read_onnx
+from septet.errors import FetchError, ModelError, ModelInvalid, ModelNotFound, Unreachable
 from septet.pipelines.sequence import Sequences
 from septet.tensor import Array, Tensors
 from septet.workloads.fetch import cache_dir, fetch, md5_of
@@ -53,6 +54,15 @@ class Found:
     path: Path
     origin: Origin
     notes: tuple[str, ...] = ()
+
+    def read(self) -> OnnxFile:
+        """What the file says of itself. Raises ModelInvalid, which says so where it is a file of the cache."""
+        try:
+            return read_onnx(self.path)
+        except ModelInvalid as error:
+            if self.origin == "user":
+                raise
+            raise ModelInvalid(f"{error}: a file of the cache: delete {self.path.parent} and run again") from error
 
 
 @dataclass(frozen=True)

@@ -87,10 +87,26 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "nan.wav", np.append(noise, np.nan), RATE, subtype="FLOAT")
     with pytest.raises(DataError, match=r"nan\.wav: some samples are not finite"):
         read(tmp_path / "nan.wav")
+    soundfile.write(tmp_path / "huge.wav", np.append(noise, -1e25), RATE, subtype="FLOAT")
+    with pytest.raises(DataError, match=r"huge\.wav: a sample is -1e\+25, where full scale is 1"):
+        read(tmp_path / "huge.wav")
     (tmp_path / "text.flac").write_text("no sound")
     for name in ("text.flac", "none.wav"):
         with pytest.raises(DataError, match=name):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_a_wav_that_is_cut_short_is_named(tmp_path: Path, subtype: str) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 4_000), RATE, subtype=subtype)
+    whole = path.read_bytes()
+    for keep in (len(whole) // 2, len(whole) - 2):
+        path.write_bytes(whole[:keep])
+        with pytest.raises(DataError, match=r"a\.wav: cut short: [\d,]+ bytes of sound are said"):
+            read(path)
+    path.write_bytes(whole + b"LIST\x04\0\0\0more")
+    assert len(read(path)) == 4_000
 
 
 @pytest.mark.skipif(not LIBRIVOX.is_dir(), reason="needs read sentences, which are not here")

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,10 +134,7 @@ def test_pixels_are_those_of_opencv(tmp_path: Path, kind: str) -> None:
     image = cv2.cvtColor(scene, cv2.COLOR_RGB2GRAY) if kind == "grey" else scene
     content = cv2.imencode(".jpg", image, options)[1].tobytes()
     if kind == "turned":
-        # a camera's note (Exif 2.3, section 4.5.4) with one entry: orientation 6, a quarter turn
-        entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
-        note = b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
-        content = content[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + content[2:]
+        content = noted(content)
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     wanted = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
@@ -148,6 +146,35 @@ def test_what_follows_the_end_of_a_photo_does_not_matter(photo: Path) -> None:
     whole = decode(photo)
     photo.write_bytes(photo.read_bytes() + bytes(200))
     assert np.array_equal(decode(photo), whole)
+
+
+def noted(content: bytes) -> bytes:
+    """A photo with a camera's note (Exif 2.3, section 4.5.4) of one entry: orientation 6, a quarter turn."""
+    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+    note = b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
+    return content[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + content[2:]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_corrupt_photo_is_named(photo: Path, turned: bool) -> None:
+    sound = noted(photo.read_bytes()) if turned else photo.read_bytes()
+    half = len(sound) // 2
+    for corrupt in (sound[:half] + bytes(300) + sound[half + 300 :], sound[:half] + b"\xff\xd9"):
+        photo.write_bytes(corrupt)
+        with pytest.raises(DataError, match=r"photo\.jpg: the image is corrupt: "):
+            decode(photo)
+
+
+def test_a_photo_that_only_opencv_takes_stays_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    scene = np.random.default_rng(3).integers(0, 256, (96, 72, 3), np.uint8)
+    content = cv2.imencode(".jpg", scene, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x411111])[1].tobytes()
+    start = content.index(b"\xff\xc0")  # of the frame, whose first component follows 10 bytes on (T.81, B.2.2)
+    assert content[start + 11] == 0x41
+    path.write_bytes(content[: start + 11] + b"\x31" + content[start + 12 :])
+    with pytest.raises(ValueError, match="Could not determine subsampling"):
+        simplejpeg.decode_jpeg(path.read_bytes(), "RGB")
+    assert decode(path).shape == (96, 72, 3)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp"])

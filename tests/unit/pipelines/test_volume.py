@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 
 from septet.errors import DataError
-from septet.pipelines.volume import prepare, read, read_all, write
+from septet.pipelines.volume import prepare, read, read_all, require_alike, write
 from septet.tensor import Array
 
 MRI = Path(__file__).parents[4] / "shared" / "data" / "mri"
@@ -91,6 +92,35 @@ def test_files_are_read_and_bad_ones_named(tmp_path: Path) -> None:
             read(bad)
     with pytest.raises(DataError, match=r"none\.nii\.gz"):
         read(tmp_path / "none.nii.gz")
+
+
+def test_a_failed_checksum_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "one.nii.gz", head()[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8] + bytes(4) + whole[-4:])
+    with pytest.raises(DataError, match=r"one\.nii\.gz: not a readable NIfTI volume: CRC check failed"):
+        read(path)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]), np.complex64])
+def test_voxels_that_are_not_numbers_are_named(tmp_path: Path, dtype: DTypeLike) -> None:
+    with pytest.raises(DataError, match=r"odd\.nii\.gz: its voxels are .*, not numbers"):
+        read(saved(tmp_path / "odd.nii.gz", np.zeros((4, 4, 4), dtype)))
+
+
+def test_volumes_must_lie_on_each_other(tmp_path: Path) -> None:
+    one = saved(tmp_path / "one.nii.gz", np.ones((4, 5, 6), np.float32))
+    require_alike([one, saved(tmp_path / "two.nii.gz", np.ones((4, 5, 6, 1), np.uint8))])
+    with pytest.raises(DataError, match=r"three\.nii\.gz: 1×5×6 voxels, but one\.nii\.gz has 4×5×6"):
+        require_alike([one, saved(tmp_path / "three.nii.gz", np.ones((1, 5, 6), np.float32))])
+    nibabel.save(
+        nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.diag([-1.0, 2, 3, 1])), tmp_path / "four.nii"
+    )
+    with pytest.raises(DataError, match=r"four\.nii: its voxels lie elsewhere than those of one\.nii\.gz"):
+        require_alike([one, tmp_path / "four.nii"])
+    (tmp_path / "five.nii.gz").write_text("no volume")
+    with pytest.raises(DataError, match=r"five\.nii\.gz: not a readable NIfTI volume"):
+        require_alike([one, tmp_path / "five.nii.gz"])
 
 
 def test_labels_are_written_where_the_source_lies(tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ def squad(tmp_path: Path) -> Path:
     folder.mkdir()
     content = {"version": "1.1", "data": [{"title": "t", "paragraphs": [paragraph]}]}
     (folder / "dev-v1.1.json").write_text(json.dumps(content))
-    (folder / "vocab.txt").write_text("\n".join(SPELLINGS))
+    (folder / "vocab.txt").write_text(
+        "\n".join([*SPELLINGS, *map(str, range(BERT_LARGE.vocabulary - len(SPELLINGS)))])
+    )
     return folder
 
 
@@ -148,6 +150,7 @@ def test_synthetic_weights_say_so_and_are_not_scored(
     with load("openvino", full.model, EngineConfig(), Cpu.detect().partition()) as engine:
         batch = full.collate([full.sample(index) for index in range(2)])
         assert [len(row) for row in full.predictor(lambda _: engine)(batch)] == lengths[:2]
+    (squad / "vocab.txt").write_text("\n".join([*SPELLINGS, *map(str, range(2_100 - len(SPELLINGS)))]))
     assert not open_workload("bert", "full", Asked(weights="synthetic", data=squad)).scored
 
 
@@ -220,9 +223,10 @@ def test_a_file_of_one_length_is_made_free_or_refused_with_a_reason(tmp_path: Pa
 
 def test_data_that_does_not_fit_is_told(tmp_path: Path, squad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = str(reader(tmp_path / "mine.onnx", outputs={"start": ["N", "L"], "end": ["N", "L"]}, length="L"))
-    (squad / "vocab.txt").write_text("\n".join([*SPELLINGS, *map(str, range(40_000))]))
-    with pytest.raises(DataError, match="40,010 spellings are more than the network's 30,522"):
-        open_workload("bert", "full", Asked(weights, squad))
+    for spellings in ([*SPELLINGS, *map(str, range(40_000))], SPELLINGS):
+        (squad / "vocab.txt").write_text("\n".join(spellings))
+        with pytest.raises(DataError, match=rf"vocab\.txt: has {len(spellings):,} spellings, the network 30,522"):
+            open_workload("bert", "full", Asked(weights, squad))
     (squad / "vocab.txt").unlink()
 
     def unreachable(*_: object, **__: object) -> Path:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import gzip
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,14 @@ def test_many_rows_cross_blocks(tmp_path: Path) -> None:
     [
         ("1\t2\n", "2 fields, not 40"),
         (line("2"), "the click is '2'"),
-        (line(counts=["x"] * 13), "invalid literal"),
-        (line(categories=["zz"] * 26), "invalid literal"),
-        (line(categories=["123456789"] * 26), "more than 8 hexadecimal digits"),
+        (line(counts=["x"] * 13), "the count 'x' is no whole number"),
+        (line(counts=["1_0"] * 13), "the count '1_0' is no whole number"),
+        (line(counts=["1.5"] * 13), "the count '1.5' is no whole number"),
+        (line(categories=["zz"] * 26), "the category 'zz' is not of at most 8 hexadecimal digits"),
+        (line(categories=["0x1f"] * 26), "the category '0x1f' is not of"),
+        (line(categories=["-1"] * 26), "the category '-1' is not of"),
+        (line(categories=["123456789"] * 26), "the category '123456789' is not of at most 8"),
+        (line()[:-3], "the last row is cut short"),
         (line(counts=["99999999999"] * 13), "does not fit into 32 bits"),
     ],
 )
@@ -68,13 +74,43 @@ def test_a_bad_row_is_named(tmp_path: Path, bad: str, says: str) -> None:
 
 
 def test_a_cut_file_and_an_empty_folder_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither day_23 nor day_23\.gz"):
+    with pytest.raises(DataError, match=r"none of day_23_reordered\.npz, day_23, day_23\.gz"):
         Criteo(tmp_path)
     day(tmp_path, *(line(counts=[str(n)] * 13) for n in range(3_000)), packed=True)
     whole = (tmp_path / "day_23.gz").read_bytes()
     (tmp_path / "day_23.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cut short"):
         Criteo(tmp_path)
+
+
+def test_a_last_row_may_lack_its_end_of_line(tmp_path: Path) -> None:
+    assert len(Criteo(day(tmp_path, line(), line()[:-1]))) == 2
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    day(tmp_path, *(line(counts=[str(n * n)] * 13) for n in range(3_000)), packed=True)
+    path = tmp_path / "day_23.gz"
+    whole = path.read_bytes()
+    no_such_block = whole[:10] + b"\x07" + whole[11:]
+    other_checksum = whole[:-8] + bytes(4) + whole[-4:]
+    for damaged in (no_such_block, other_checksum):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"day_23\.gz: the gzip file is cut short or damaged"):
+            Criteo(tmp_path)
+
+
+def test_two_files_of_one_size_and_time_are_told_apart(tmp_path: Path) -> None:
+    for name, count in (("one", "3"), ("other", "4")):
+        (tmp_path / name).mkdir()
+        path = day(tmp_path / name, line(counts=[count] * 13)) / "day_23"
+        os.utime(path, ns=(1, 1))
+    assert [Criteo(tmp_path / name).counts(0, 1)[0, 0] for name in ("one", "other")] == [3, 4]
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    with pytest.raises(DataError, match="day_23: cannot be read into"):
+        Criteo(day(tmp_path, line()))
 
 
 def test_numbers_and_rows_of_tables() -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from functools import partial
+from hashlib import md5
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from septet.tensor import Array
 from septet.workloads import dlrm, recommender
 from septet.workloads.auc import auc
 from septet.workloads.clicks import QUANTILES, ClickLog
-from septet.workloads.dlrm import SIZES, Dlrm, rows_within
+from septet.workloads.criteo import PROCESSED
+from septet.workloads.dlrm import SIZES, UNMAPPED, Dlrm, rows_within, sample_ends
 from septet.workloads.graph import flops, parameters
 from septet.workloads.recommender import DLRM, DLRM_MINI, Recommender, build, rows_as_int8, shapes, synthetic
 from septet.workloads.workload import Asked, open_workload
@@ -168,6 +170,32 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         open_workload("dlrm", "full", Asked(weights=str(path)))
 
 
+def test_samples_are_cut_as_the_reference_cuts_them() -> None:
+    ends = sample_ends(89_137_319)
+    begins = [0, *ends[:-1].tolist()]
+    assert len(ends) == 330_067
+    # the trace that the reference writes of its samples, and its published checksum (zenodo.org/record/3941795)
+    trace = "".join(f"{begin}, {end}, {end - begin}\n" for begin, end in zip(begins, ends.tolist(), strict=True))
+    assert md5(trace.encode(), usedforsecurity=False).hexdigest() == "3db90209564316f2506c99cc994ad0b2"
+    assert sample_ends(1).tolist() == [1]
+
+
+def test_raw_rows_are_not_judged_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: None
+) -> None:
+    monkeypatch.setattr(dlrm, "LARGEST_TABLES", 1e8)
+    weights = str(open_workload("dlrm", "full", Asked(weights="synthetic")).model)
+    (tmp_path / "day_23").write_text("\t".join(["1", *["3"] * 13, *["0000000f"] * 26]) + "\n")
+    raw = open_workload("dlrm", "full", Asked(weights=weights, data=tmp_path))
+    assert (raw.origin, raw.scored, raw.notes) == ("user", False, (UNMAPPED,))
+    synthetic = open_workload("dlrm", "full", Asked(weights="synthetic", data=tmp_path))
+    assert UNMAPPED not in synthetic.notes
+    np.savez(tmp_path / PROCESSED, y=np.ones(2), X_int=np.ones((2, 13)), X_cat=np.ones((2, 26)))
+    mapped = open_workload("dlrm", "full", Asked(weights=weights, data=tmp_path))
+    assert (mapped.scored, mapped.notes) == (True, ())
+    assert mapped.sample(0)["indices"].tolist() == [[1] * 26] * 2
+
+
 def test_pairs_of_a_sample_follow_the_quantiles() -> None:
     log = ClickLog("test")
     sizes = [len(log.pairs(index).clicks) for index in range(400)]
@@ -203,8 +231,11 @@ def test_the_score_is_the_area_over_all_pairs() -> None:
     assert score.value == pytest.approx(100 * auc(np.concatenate(list(noisy.values())), clicks)[0], abs=1e-3)
     assert score.low < score.value < score.high
     assert score.samples == len(mini)
-    with pytest.raises(DataError, match="sample 5 has 0 answers"):
+    with pytest.raises(DataError, match="sample 5 has no answer"):
         mini.score({index: row.tobytes() for index, row in noisy.items() if index != 5})
+    noisy[5] = np.full_like(noisy[5], np.nan)
+    with pytest.raises(DataError, match=r"click log of a hidden model, test split.*: score .* is not a number"):
+        mini.score({index: row.tobytes() for index, row in noisy.items()})
 
 
 def test_a_batch_joins_pairs_and_knows_whose_they_are() -> None:

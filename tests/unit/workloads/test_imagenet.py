@@ -44,6 +44,7 @@ def test_any_folder_of_images(folder: Path) -> None:
         ("a.JPEG 1 2", "line 2: not «file class»"),
         ("a.JPEG 1000", "class 1000 is not among 0…999"),
         ("none.JPEG 1", "no such image"),
+        ("./c.jpg 66", "c.jpg 2 times"),
     ],
 )
 def test_a_bad_line_is_named(folder: Path, line: str, words: str) -> None:

@@ -199,7 +199,7 @@ def test_the_score_is_jiwers_over_all_utterances() -> None:
     score = mini.score(rows)
     assert score.value == pytest.approx(100 - 100 * jiwer.wer(texts, heard))
     assert score.low < score.value < score.high
-    with pytest.raises(DataError, match="utterance 3 has no answer"):
+    with pytest.raises(DataError, match="sample 3 has no answer"):
         mini.score({index: row for index, row in rows.items() if index != 3})
 
 
@@ -239,6 +239,8 @@ def test_the_official_layout_is_read_and_long_utterances_are_left_out(folder: Pa
     [
         ("84-121-0009 NO SUCH FILE", "line 4: .*84-121-0009.flac: no such audio"),
         ("84-121-0002", "line 4: 84-121-0002 has no text"),
+        ("84-121-0001 OR GO ON", "line 4: 84-121-0001 has a text already"),
+        ("../121/84-121-0002 GO", "line 4: ../121/84-121-0002 is not the name of an utterance"),
         ("84-121-0002 AT 9", "line 4: no label for '9'"),
     ],
 )
@@ -246,6 +248,17 @@ def test_bad_transcripts_are_named(folder: Path, line: str, says: str) -> None:
     path = folder / "84" / "121" / "84-121.trans.txt"
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(DataError, match=says):
+        LibriSpeech(folder)
+
+
+def test_transcripts_that_are_no_text_are_named(folder: Path) -> None:
+    path = folder / "84" / "121" / "84-121.trans.txt"
+    path.write_bytes(b"84-121-0000 D\xc9J\xc0\n")
+    with pytest.raises(DataError, match=r"84-121\.trans\.txt: not text in UTF-8 \(byte 13\)"):
+        LibriSpeech(folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=r"84-121\.trans\.txt: Is a directory"):
         LibriSpeech(folder)
 
 

@@ -105,6 +105,11 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         (squad(answers=[]), "question q1: has no answer"),
         (squad(answers=[{"text": "a dog", "answer_start": 0}]), "question q1: the answer 'a dog' is not in the"),
         (squad(answers=[{"text": "", "answer_start": 0}]), "question q1: the answer '' is not in"),
+        (squad(answers=[{"text": "the cat", "answer_start": 1}]), "the answer 'the cat' is not at character 1"),
+        (
+            squad(answers=[{"text": "the cat", "answer_start": -12}]),
+            "the answer 'the cat' is not at character -12",
+        ),
         ({"data": 2 * squad()["data"]}, "question q1: another question has the same name"),
         ({"data": []}, "holds no question"),
         ('{"data": [', "not of SQuAD's form"),

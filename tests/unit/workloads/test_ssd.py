@@ -208,9 +208,15 @@ def test_map_is_scored_from_logged_bytes(network: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"123", "sample 3: an answer of 3 bytes is not rows of 7 float32"),
-        (np.array([4, 0, 0, 1, 1, 0.5, 1], np.float32).tobytes(), "sample 3: its answer is sample 4's"),
-        (np.array([3, 0, 0, np.nan, 1, 0.5, 1], np.float32).tobytes(), "sample 3: its answer holds what is not"),
+        (b"123", "box scenes, .*: sample 3: an answer of 3 bytes is not rows of 7 float32"),
+        (
+            np.array([4, 0, 0, 1, 1, 0.5, 1], np.float32).tobytes(),
+            "box scenes, .*: sample 3: its answer is sample 4's",
+        ),
+        (
+            np.array([3, 0, 0, np.nan, 1, 0.5, 1], np.float32).tobytes(),
+            "box scenes, .*: sample 3: its answer holds what is not",
+        ),
     ],
 )
 def test_answers_that_are_none_are_refused(answer: bytes, words: str) -> None:

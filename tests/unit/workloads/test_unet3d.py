@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -154,6 +155,9 @@ def test_bad_folders_are_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"A_seg\.nii\.gz: label 3 is not among 0, 1, 2, 4"):
         Brats(folder).labels(0)
     seg.unlink()
+    with pytest.raises(DataError, match=r"A_seg\.nii\.gz: missing, though 1 other cases have labels"):
+        Brats(folder)
+    next(folder.rglob("B_seg.nii.gz")).unlink()
     assert not Brats(folder).labelled
     (folder / "HGG" / "A" / "A_t2.nii.gz").unlink()
     with pytest.raises(DataError, match=r"lacks A_t2\.nii\.gz"):
@@ -161,6 +165,34 @@ def test_bad_folders_are_told(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no case"):
         Brats(tmp_path / "empty")
+
+
+def test_files_that_do_not_lie_on_each_other_are_told_on_opening(folder: Path) -> None:
+    seg = folder / "HGG" / "A" / "A_seg.nii.gz"
+    for sides, affine, says in (
+        ((1, 9, 9), np.eye(4), "1×9×9 voxels, but A_flair.nii.gz has 9×9×9"),
+        ((9, 9, 9), np.diag([-1, 1, 1, 1]), "its voxels lie elsewhere"),
+    ):
+        nibabel.save(nibabel.Nifti1Image(np.zeros(sides, np.uint8), affine), seg)
+        with pytest.raises(DataError, match=rf"A_seg\.nii\.gz: {says}"):
+            Brats(folder)
+
+
+def test_a_case_that_is_there_or_listed_twice_is_told(folder: Path) -> None:
+    fold = folder / "fold1_validation.txt"
+    fold.write_text("A\nB\nA\n")
+    with pytest.raises(DataError, match=r"fold1_validation\.txt, line 3: A is listed twice"):
+        Brats(folder)
+    fold.write_bytes(b"A\n\xff\n")
+    with pytest.raises(DataError, match=r"fold1_validation\.txt: not text in UTF-8 \(byte 2\)"):
+        Brats(folder)
+    fold.unlink()
+    fold.mkdir()
+    with pytest.raises(DataError, match=r"fold1_validation\.txt: Is a directory"):
+        Brats(folder)
+    shutil.copytree(folder / "HGG" / "A", folder / "other" / "A")
+    with pytest.raises(DataError, match=r"other/A: case A is in .*HGG/A too"):
+        Brats(folder)
 
 
 def test_full_size_takes_brats_and_a_users_file(

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from septet.errors import ModelError
-from septet.workloads.weights import built
+from septet.errors import ModelError, ModelInvalid
+from septet.workloads.weights import Found, built
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,17 @@ def test_a_build_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be built: No space left on device"):
         built(write, "made")
     assert list((tmp_path / "built").iterdir()) == []
+
+
+def test_a_damaged_file_of_the_cache_is_told_from_the_users(tmp_path: Path) -> None:
+    def write(to: Path) -> None:
+        to.write_text("no model")
+
+    path = built(write, "made")
+    with pytest.raises(ModelInvalid, match=r"corrupt or truncated\): a file of the cache: delete .*made and run"):
+        Found(path, "synthetic").read()
+    with pytest.raises(ModelInvalid, match=r"corrupt or truncated\)$"):
+        Found(path, "user").read()
 
 
 def test_of_two_builders_at_once_either_one_counts() -> None:
