@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -26,13 +27,17 @@ class Library:
         self._packed: dict[str, Array] = {}
         self._apart: list[Tensors] = []
 
-    def load(self, indices: Sequence[int], progress: Callable[[int], None] = lambda done: None) -> None:
-        """Load the samples `indices`, replacing what was loaded; `progress` gets the number done so far."""
+    def load(
+        self, indices: Sequence[int], progress: Callable[[int], None] = lambda done: None, threads: int = 1
+    ) -> None:
+        """Load the samples `indices` on so many `threads`, replacing what was loaded; `progress` gets the number
+        done so far."""
         self.unload()
         samples: list[Tensors] = []
-        for index in indices:
-            samples.append(self._workload.sample(index))
-            progress(len(samples))
+        with ThreadPoolExecutor(threads) as pool:
+            for sample in pool.map(self._workload.sample, indices):
+                samples.append(sample)
+                progress(len(samples))
         self._rows[np.asarray(indices)] = np.arange(len(samples))
         if self._stackable and _alike(samples):
             self._packed = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}

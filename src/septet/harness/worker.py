@@ -160,7 +160,9 @@ class Worker:
     def load(self, indices: Sequence[int]) -> None:
         """Preprocess samples into memory."""
         self.report.step("loading samples", 0.0)
-        self.library.load(indices, lambda done: self.report.step("loading samples", done / len(indices)))
+        self.library.load(
+            indices, lambda done: self.report.step("loading samples", done / len(indices)), self.job.threads
+        )
 
     def warm_up(self, indices: Sequence[int]) -> None:
         """Run every stream once at the batch sizes of the test: engines compile and allocate on first use."""
