@@ -44,7 +44,7 @@ def test_dice_is_shown_in_five_digits_and_an_undecided_verdict_with_what_it_need
     out = io.StringIO()
     print_table([made_result(accuracy=accuracy)], Console(file=out, width=80))
     assert "0.71000 (0.69000 … 0.73000), " in out.getvalue()
-    assert "99 % undecided, 5,000 samples: needs about 7 more samples" in out.getvalue()
+    assert "99 % undecided, 5,000 samples: needs about 70 more samples to tell" in out.getvalue()
 
 
 def test_notes_are_numbered_where_they_belong() -> None:
