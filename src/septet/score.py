@@ -6,6 +6,7 @@ All intervals are of 95 % confidence."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
@@ -28,7 +29,8 @@ class Score:
     `per_sample` is float64[samples], the metric's part of each sample in the order of the data set, so
     that two scores over the same samples can be compared pair by pair: their mean is proportional to
     `value`, and 1 is about what a sample wholly right adds. `graded` says that a small change of outputs
-    changes parts a little; otherwise a sample's part stays or jumps, as right and wrong do.
+    changes parts a little; otherwise a sample's part stays or jumps, as right and wrong do. `beside` holds
+    further figures, in the same unit, that are shown and not judged.
     """
 
     metric: str
@@ -38,6 +40,7 @@ class Score:
     high: float
     per_sample: Array = field(repr=False)
     graded: bool = False
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:

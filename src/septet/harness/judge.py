@@ -73,4 +73,5 @@ def _accuracy(
         verdict=verdict,
         why=why,
         samples=score.samples,
+        beside=dict(score.beside),
     )

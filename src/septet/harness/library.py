@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -27,13 +28,17 @@ class Library:
         self._apart: list[Tensors] = []
         self._lengths: Array | None = None
 
-    def load(self, indices: Sequence[int], progress: Callable[[int], None] = lambda done: None) -> None:
-        """Load the samples `indices`, replacing what was loaded; `progress` gets the number done so far."""
+    def load(
+        self, indices: Sequence[int], progress: Callable[[int], None] = lambda done: None, threads: int = 1
+    ) -> None:
+        """Load the samples `indices` on so many `threads`, replacing what was loaded; `progress` gets the number
+        done so far."""
         self.unload()
         samples: list[Tensors] = []
-        for index in indices:
-            samples.append(self._workload.sample(index))
-            progress(len(samples))
+        with ThreadPoolExecutor(threads) as pool:
+            for sample in pool.map(self._workload.sample, indices):
+                samples.append(sample)
+                progress(len(samples))
         self._rows[np.asarray(indices)] = np.arange(len(samples))
         lengths = np.array([self._workload.length(sample) for sample in samples], np.int64)
         self._lengths = None if len(set(lengths.tolist())) < 2 else lengths

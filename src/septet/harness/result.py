@@ -47,7 +47,8 @@ class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The accuracy run: `value` in `unit` with its 95 % interval, against the FP32 `reference`.
 
     `ratio` is value ÷ reference with its own interval, paired sample by sample where the reference was
-    run on the same samples; `target` is the ratio to hold (0.99 or 0.999).
+    run on the same samples; `target` is the ratio to hold (0.99 or 0.999). `beside` holds further figures in
+    `unit`, such as SQuAD's exact match beside F1.
     """
 
     metric: str
@@ -63,6 +64,7 @@ class Accuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Literal["met", "missed", "undecided"]
     why: str
     samples: int
+    beside: dict[str, float] = {}
 
 
 class Loadgen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

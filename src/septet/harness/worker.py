@@ -163,7 +163,9 @@ class Worker:
     def load(self, indices: Sequence[int]) -> None:
         """Preprocess samples into memory."""
         self.report.step("loading samples", 0.0)
-        self.library.load(indices, lambda done: self.report.step("loading samples", done / len(indices)))
+        self.library.load(
+            indices, lambda done: self.report.step("loading samples", done / len(indices)), self.job.threads
+        )
 
     def warm_up(self, batches: Sequence[int]) -> None:
         """Run every stream at these batch sizes and all lengths of the samples, as far as `_WARM_SECONDS` allow:

@@ -31,14 +31,10 @@ _UNREADABLE = (OSError, ImageFileError, EOFError, ValueError, zlib.error)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A volume ready for the network, and where its voxels were.
+class Place:
+    """Where a volume's voxels go: `box` is the part of the `source` that is kept, and lies in the tensor from
+    `offset` on."""
 
-    `tensor` is float32 [channels, X, Y, Z]. `box` is the part of the source that was kept; it lies in the tensor
-    from `offset` on.
-    """
-
-    tensor: Array
     source: tuple[int, ...]
     box: tuple[slice, ...]
     offset: tuple[int, ...]
@@ -56,6 +52,13 @@ class Prepared:
         return whole
 
 
+@dataclass(frozen=True)
+class Prepared(Place):
+    """A volume ready for the network, float32 [channels, X, Y, Z], and where its voxels were."""
+
+    tensor: Array
+
+
 def prepare(volume: Array, shape: Sequence[int], name: str) -> Prepared:
     """Crop to what is not zero, normalise each modality within it, pad to `shape` around the middle.
 
@@ -64,20 +67,35 @@ def prepare(volume: Array, shape: Sequence[int], name: str) -> Prepared:
     """
     if not np.isfinite(volume).all():
         raise DataError(f"{name}: {int((~np.isfinite(volume)).sum()):,} voxels are not finite numbers")
-    filled = binary_fill_holes((volume != 0).any(axis=0))
-    if not filled.any():
+    filled = binary_fill_holes(seen(volume))
+    place = place_of(filled, shape, name)
+    kept = _normalised(volume[:, *place.box], filled[place.box])
+    padding = [
+        (0, 0),
+        *((part.start, most - part.stop) for part, most in zip(place.inside, shape, strict=True)),
+    ]
+    return Prepared(place.source, place.box, place.offset, np.pad(kept, padding))
+
+
+def seen(volume: Array) -> Array:
+    """Where any modality of a volume [channels, X, Y, Z] is not zero: bool [X, Y, Z]."""
+    there: Array = (volume != 0).any(axis=0)
+    return there
+
+
+def place_of(there: Array, shape: Sequence[int], name: str) -> Place:
+    """Where `prepare` puts a volume whose voxels are not zero where `there`, bool [X, Y, Z], is true.
+
+    Holes do not matter, which lie within the box. Raises DataError as `prepare` does.
+    """
+    if not there.any():
         raise DataError(f"{name}: the volume is empty")
-    box = _box(filled)
-    kept = _normalised(volume[:, *box], filled[box])
-    sides = kept.shape[1:]
+    box = _box(there)
+    sides = tuple(part.stop - part.start for part in box)
     if any(have > most for have, most in zip(sides, shape, strict=True)):
         raise DataError(f"{name}: {_times(sides)} voxels are not zero, more than the {_times(shape)} that fit")
     offset = tuple((most - have) // 2 for have, most in zip(sides, shape, strict=True))
-    padding = [
-        (0, 0),
-        *((begin, most - have - begin) for begin, have, most in zip(offset, sides, shape, strict=True)),
-    ]
-    return Prepared(np.pad(kept, padding), volume.shape[1:], box, offset)
+    return Place(there.shape, box, offset)
 
 
 def _box(mask: Array) -> tuple[slice, ...]:

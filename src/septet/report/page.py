@@ -12,10 +12,10 @@ import jinja2
 from septet.harness.result import Result
 from septet.report.chart import Bar, Curve, Dot, bars, curves, dots
 from septet.report.picture import Picture
-from septet.report.scale import words
+from septet.report.scale import precise, words
 from septet.report.table import figure
 
-Mark = TypeVar("Mark", Bar, Curve)
+Mark = TypeVar("Mark", Bar, Curve, Dot)
 
 
 def page(results: Sequence[Result]) -> str:
@@ -27,7 +27,7 @@ def page(results: Sequence[Result]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"words": words, "figure": figure}
+    environment.filters |= {"words": words, "figure": figure, "precise": precise}
     return environment.get_template("page.html").render(
         results=results,
         sections=[section for section in _sections(results) if section[2]],
@@ -101,16 +101,15 @@ def _once(marks: Iterable[Mark]) -> list[Mark]:
 def _accuracy(results: Sequence[Result], kinds: dict[str, int]) -> Iterator[Picture]:
     scored = [result for result in results if result.accuracy]
     for title, group in _grouped(scored, _network):
-        seen: dict[tuple[object, ...], Dot] = {}
-        for r in group:
-            a = r.accuracy
-            assert a is not None
-            dot = Dot(_engine(r), a.ratio, a.ratio_low, a.ratio_high, a.verdict, kinds[_engine(r)])
-            seen.setdefault((_engine(r), a), dot)
-        accuracy = group[0].accuracy
-        assert accuracy is not None
-        caption = f"{accuracy.metric} {accuracy.value:.2f} {accuracy.unit} on {accuracy.samples:,} samples"
-        svg = dots(f"Accuracy of {title}", list(seen.values()), accuracy.target)
+        judged = [(r, r.accuracy) for r in group if r.accuracy]
+        rows = _once(
+            Dot(f"{_engine(r)} at {100 * a.target:g} %", a.ratio, a.ratio_low, a.ratio_high, a.verdict,
+                kinds[_engine(r)])
+            for r, a in judged
+        )  # fmt: skip
+        _, first = judged[0]
+        caption = f"{first.metric} {precise(first.value, first.unit)} on {first.samples:,} samples"
+        svg = dots(f"Accuracy of {title}", rows, sorted({a.target for _, a in judged}))
         yield Picture(title, caption, svg)
 
 

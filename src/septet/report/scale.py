@@ -38,6 +38,11 @@ def tail(percentile: float) -> float:
     return -math.log10(1 - percentile / 100)
 
 
+def precise(value: float, unit: str) -> str:
+    """A score with its unit, in the five digits that count which v0.7 asks of accuracies."""
+    return f"{value:#.5g} {unit}".rstrip()
+
+
 def words(value: float) -> str:
     """A number for a person: three digits that count, thousands apart."""
     if value == 0 or not math.isfinite(value):

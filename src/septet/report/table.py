@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from septet.harness.result import Accuracy, Result
-from septet.report.scale import words
+from septet.report.scale import precise, words
 
 PERCENTILES = ("50.00", "90.00", "99.00")
 
@@ -69,11 +69,13 @@ def _latencies(result: Result) -> str:
 
 
 def _accuracy(accuracy: Accuracy) -> str:
+    beside = "".join(f"; {name} {precise(value, accuracy.unit)}" for name, value in accuracy.beside.items())
+    wanting = f": {accuracy.why}" if accuracy.verdict == "undecided" else ""
     return (
-        f"accuracy: {accuracy.metric} {accuracy.value:.2f} {accuracy.unit} "
-        f"({accuracy.low:.2f} … {accuracy.high:.2f}), {100 * accuracy.ratio:.2f} % of FP32 "
+        f"accuracy: {accuracy.metric} {precise(accuracy.value, accuracy.unit)} "
+        f"({precise(accuracy.low, '')} … {precise(accuracy.high, '')}), {100 * accuracy.ratio:.2f} % of FP32 "
         f"({100 * accuracy.ratio_low:.2f} … {100 * accuracy.ratio_high:.2f}): "
-        f"{100 * accuracy.target:g} % {accuracy.verdict}, {accuracy.samples:,} samples"
+        f"{100 * accuracy.target:g} % {accuracy.verdict}, {accuracy.samples:,} samples{wanting}{beside}"
     )
 
 

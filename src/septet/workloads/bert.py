@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +23,7 @@ from septet.workloads import transformer
 from septet.workloads.card import Card, Counts
 from septet.workloads.fetch import fetch
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor, SequencePredictor
-from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, best, f1, read
+from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, best, exact, f1, read
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import BERT_LARGE, BERT_MINI
 from septet.workloads.weights import Found, Official, find, freed, trained
@@ -141,10 +142,12 @@ class Bert(Workload):
         return self.origin != "synthetic" and self._windows.labelled
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
-        """F1 in %; a question's part is its F1, 0…1."""
+        """F1 in %, and exact match beside it; a question's part is its F1, 0…1."""
         logits = [self._logits(response, index) for index, response in enumerate(self.answers(responses))]
         said = self._windows.answers(logits)
-        return mean("F1", "%", best(f1, said, self._windows.truths()), scale=100)
+        truths = self._windows.truths()
+        matched = 100 * float(best(exact, said, truths).mean())
+        return replace(mean("F1", "%", best(f1, said, truths), scale=100), beside={"exact match": matched})
 
     def _logits(self, response: bytes, index: int) -> Array:
         """What was answered to a window, float32 [length, 2]: the logits of padding are nobody's."""

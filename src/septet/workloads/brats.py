@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from septet.errors import DataError
-from septet.pipelines.volume import read, read_all, require_alike
+from septet.pipelines.volume import read, read_all, require_alike, seen
 from septet.tensor import Array
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -59,6 +59,10 @@ class Brats:
         """Its modalities, float32 [4, X, Y, Z]."""
         name, place = self._cases[index]
         return read_all([place / f"{name}_{modality}.nii.gz" for modality in MODALITIES])
+
+    def seen(self, index: int) -> Array:
+        """Where any of its modalities is not zero, bool [X, Y, Z]."""
+        return seen(self.volume(index))
 
     def labels(self, index: int) -> Array:
         """The classes of its voxels, uint8 [X, Y, Z]. Raises DataError for a label that BraTS does not have."""

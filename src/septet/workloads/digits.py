@@ -9,6 +9,8 @@ alone, so that there is no end of them and each can be drawn again.
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -62,16 +64,23 @@ class DigitScenes:
 @cache
 def handwriting(split: Split) -> dict[int, Array]:
     """The split's handwriting by digit: float32 [count, 8, 8], ink 0…1."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    rows = np.loadtxt(_written(), delimiter=",")
     found: dict[int, Array] = {}
     for digit in range(10):
-        images = digits.images[digits.target == digit].astype(np.float32) / 16
+        images = rows[rows[:, -1] == digit, :-1].reshape(-1, 8, 8).astype(np.float32) / 16
         images = images[np.random.default_rng(digit).permutation(len(images))]
         begin, end = (round(len(images) * part) for part in _span(split))
         found[digit] = images[begin:end]
     return found
+
+
+def _written() -> Path:
+    """scikit-learn's file of digits, 64 pixels and the digit a line: importing scikit-learn would take
+    a second."""
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    return Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
 
 
 def _span(split: Split) -> tuple[float, float]:

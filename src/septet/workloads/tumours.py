@@ -47,6 +47,11 @@ class Heads:
         draw = draws(self.split, index)
         return _modalities(draw, *_anatomy(draw))
 
+    def seen(self, index: int) -> Array:
+        """Where a modality is not zero, bool [36, 36, 36]: within the head."""
+        head, _ = _anatomy(draws(self.split, index))
+        return head
+
     def labels(self, index: int) -> Array:
         """The classes of its voxels, uint8 [36, 36, 36]: 1 edema, 2 core, 3 enhancing."""
         _, classes = _anatomy(draws(self.split, index))
@@ -98,8 +103,8 @@ def _place(draw: np.random.Generator, head: Array) -> Array:
 
 def _distance(middle: Array, radii: Array) -> Array:
     """How far voxels lie from `middle`, the surface of the ellipsoid being 1."""
-    grid = np.stack(np.meshgrid(*(np.arange(SIDE),) * 3, indexing="ij"), axis=-1)
-    distance: Array = np.sqrt((((grid - middle) / radii) ** 2).sum(axis=-1))
+    x, y, z = (((np.arange(SIDE) - at) / radius) ** 2 for at, radius in zip(middle, radii, strict=True))
+    distance: Array = np.sqrt(x[:, None, None] + y[:, None] + z)
     return distance
 
 

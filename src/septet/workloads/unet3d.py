@@ -13,7 +13,7 @@ import onnx
 
 from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid
-from septet.pipelines.volume import Prepared, prepare
+from septet.pipelines.volume import Place, place_of, prepare, seen
 from septet.score import Score, mean
 from septet.tensor import Array, Tensors
 from septet.workloads import unet
@@ -47,6 +47,9 @@ class Volumes(Protocol):
     def volume(self, index: int) -> Array:
         """Its modalities, float32 [4, X, Y, Z]."""
 
+    def seen(self, index: int) -> Array:
+        """Where any of its modalities is not zero, bool [X, Y, Z]."""
+
     def labels(self, index: int) -> Array:
         """The classes of its voxels, uint8 [X, Y, Z]; only where `labelled`."""
 
@@ -71,6 +74,9 @@ class MadeUpVolumes:
         noise = draw.standard_normal((4, *self._sides), np.float32) + np.float32(5)
         volume: Array = np.where(head, noise, np.float32(0))
         return volume
+
+    def seen(self, index: int) -> Array:
+        return seen(self.volume(index))
 
     def labels(self, index: int) -> Array:
         raise DataError("made-up volumes have no labels")
@@ -109,11 +115,12 @@ class UNet3D(Workload):
 
     def sample(self, index: int) -> Tensors:
         """The volume, cropped, normalised and padded: float32 [4, X, Y, Z]."""
-        return {self._input: self.prepared(index).tensor}
+        name = self._volumes.name(index)
+        return {self._input: prepare(self._volumes.volume(index), self._net.volume, name).tensor}
 
-    def prepared(self, index: int) -> Prepared:
-        """Volume `index` ready for the network, and how to bring labels back to its source."""
-        return prepare(self._volumes.volume(index), self._net.volume, self._volumes.name(index))
+    def place(self, index: int) -> Place:
+        """Where the voxels of volume `index` lie in its tensor, by which labels are brought back to its source."""
+        return place_of(self._volumes.seen(index), self._net.volume, self._volumes.name(index))
 
     def predictor(self, load: LoadEngine) -> Predictor:
         return EnginePredictor(load(self.model), self.respond)
@@ -144,7 +151,7 @@ class UNet3D(Workload):
         if len(response) != np.prod(shape):
             raise DataError(f"{self._volumes.name(index)}: its answer has {len(response)} bytes, not one a voxel")
         answer = np.frombuffer(response, np.uint8).reshape(shape)
-        return dice(self.prepared(index).restored(answer), self._volumes.labels(index))
+        return dice(self.place(index).restored(answer), self._volumes.labels(index))
 
 
 def _full(asked: Asked) -> UNet3D:

@@ -99,3 +99,17 @@ def test_a_run_that_is_judged_at_two_targets_is_drawn_once() -> None:
     assert text.count('class="bar s0"') == text.count('class="curve s0"') == 1
     assert "99 % met" in text
     assert "99.9 % met" in text
+    assert "target 99 %</text>" in text
+    assert "target 99.9 %</text>" in text
+    summaries = re.findall(r"<summary>(.*?)</summary>", text)
+    assert len(set(summaries)) == len(summaries) == 2
+
+
+def test_an_undecided_verdict_says_what_it_needs_and_figures_beside_are_shown() -> None:
+    undecided = msgspec.structs.replace(
+        made_accuracy("undecided"), unit="", value=0.712345, why="needs about 70 more samples to tell",
+        beside={"exact match": 0.7},
+    )  # fmt: skip
+    text, _ = parse([made_result(accuracy=undecided)])
+    assert "99 % undecided: needs about 70 more samples to tell" in text
+    assert ">0.71235<br>exact match 0.70000<" in text

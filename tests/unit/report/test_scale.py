@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septet.report.scale import Scale, tail, ticks, words
+from septet.report.scale import Scale, precise, tail, ticks, words
 
 SIZES = st.floats(1e-6, 1e9)
 
@@ -52,3 +52,9 @@ def test_each_further_nine_has_the_same_room() -> None:
 )
 def test_numbers_for_a_person(value: float, text: str) -> None:
     assert words(value) == text
+
+
+def test_accuracies_have_five_digits_that_count() -> None:
+    assert precise(0.7123456, "") == "0.71235"
+    assert precise(84.5, "%") == "84.500 %"
+    assert precise(100, "%") == "100.00 %"

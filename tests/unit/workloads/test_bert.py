@@ -187,7 +187,8 @@ def test_a_users_file_is_read_by_what_it_takes_and_gives(
         {n: (both if len(s) == 3 else start if "start" in n else end) for n, s in outputs.items()}
     )
     assert np.array_equal(answer, both)
-    assert mine.score({0: answer[0].tobytes()}).value == 100
+    score = mine.score({0: answer[0].tobytes()})
+    assert (score.value, score.beside) == (100, {"exact match": 100})
 
 
 def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from septet.workloads.digits import CLASSES, COUNTS, SHARES, DigitScenes, handwriting
 from septet.workloads.split import Split
@@ -31,6 +32,13 @@ def test_no_handwriting_is_in_two_splits() -> None:
     for one, other in combinations(SPLITS, 2):
         assert seen[one].isdisjoint(seen[other])
     assert sum(map(len, seen.values())) == pytest.approx(1_797, abs=10)
+
+
+def test_handwriting_is_that_of_scikit_learn() -> None:
+    digits = load_digits()
+    theirs = {(image / 16).astype(np.float32).tobytes() for image in digits.images}
+    ours = {glyph.tobytes() for split in SPLITS for glyphs in handwriting(split).values() for glyph in glyphs}
+    assert ours <= theirs
 
 
 def test_images_and_labels() -> None:

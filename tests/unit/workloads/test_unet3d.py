@@ -12,6 +12,7 @@ from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
 from septet.errors import DataError, ModelInvalid
+from septet.pipelines.volume import place_of, prepare
 from septet.tensor import Array
 from septet.workloads import unet3d
 from septet.workloads.brats import MODALITIES, Brats, as_classes, as_labels, dice
@@ -81,17 +82,27 @@ def test_the_score_averages_volumes_and_then_regions(monkeypatch: pytest.MonkeyP
     heads, draw = Heads("test"), np.random.default_rng(0)
     responses, scores = {}, []
     for index in range(len(mini)):
-        prepared = mini.prepared(index)
+        place = mini.place(index)
         answer = np.zeros(UNET_3D_MINI.volume, np.uint8)
-        answer[prepared.inside] = heads.labels(index)[prepared.box]
+        answer[place.inside] = heads.labels(index)[place.box]
         answer[draw.random(answer.shape) < 0.01] = 0
         responses[index] = answer.tobytes()
-        scores.append(dice(prepared.restored(answer), heads.labels(index)))
+        scores.append(dice(place.restored(answer), heads.labels(index)))
     score = mini.score(responses)
     assert score.value == pytest.approx(np.nanmean(np.array(scores), axis=0).mean())
     assert score.samples == len(mini)
     with pytest.raises(DataError, match="made-up head 2: its answer has 0 bytes"):
         mini.score({index: row for index, row in responses.items() if index != 2})
+
+
+def test_where_a_head_lies_is_known_without_its_modalities() -> None:
+    heads = Heads("test")
+    for index in range(20):
+        volume = heads.volume(index)
+        assert np.array_equal(heads.seen(index), (volume != 0).any(axis=0))
+        prepared = prepare(volume, (32, 32, 32), "head")
+        place = place_of(heads.seen(index), (32, 32, 32), "head")
+        assert (place.source, place.box, place.offset) == (prepared.source, prepared.box, prepared.offset)
 
 
 def test_the_miniature_finds_most_of_a_tumour() -> None:
@@ -100,7 +111,7 @@ def test_the_miniature_finds_most_of_a_tumour() -> None:
     with mini.predictor(lambda path: load("onnx", path, EngineConfig(), Cpu.detect().partition())) as predict:
         for index in range(40):
             [answer] = predict(mini.collate([mini.sample(index)]))
-            found.append(dice(mini.prepared(index).restored(answer), Heads("test").labels(index)))
+            found.append(dice(mini.place(index).restored(answer), Heads("test").labels(index)))
     assert (np.nanmean(np.array(found), axis=0) > (0.75, 0.6, 0.5)).all()
 
 
@@ -211,7 +222,6 @@ def test_full_size_takes_brats_and_a_users_file(
 
 def test_made_up_volumes_fit() -> None:
     made_up = MadeUpVolumes()
-    from septet.pipelines.volume import prepare
 
     assert prepare(made_up.volume(1), UNET_3D.volume, made_up.name(1)).tensor.shape == (4, 224, 224, 160)
     with pytest.raises(DataError, match="no labels"):
