@@ -106,6 +106,12 @@ def test_memory_that_is_not_contiguous_is_read_right(opened: Open, each: tuple[s
     assert right(*each, image, opened().infer({"image": image})["scores"])
 
 
+def test_memory_that_is_read_only_is_read(opened: Open, each: tuple[str, str]) -> None:
+    image = images(3)
+    received = np.frombuffer(image.tobytes(), np.float32).reshape(image.shape)
+    assert right(*each, image, opened().infer({"image": received})["scores"])
+
+
 def test_answers_belong_to_the_caller(opened: Open) -> None:
     engine = opened()
     first = engine.infer({"image": images(2)})["scores"]

@@ -32,6 +32,7 @@ from septet.harness.run import Session
 from septet.report.page import page
 from septet.report.table import figure, print_table
 from septet.whole import require_writable, write_whole
+from septet.workloads.entry import served_name
 from septet.workloads.optimizing import REPOSITORY, optimized_form
 from septet.workloads.workload import Asked, miniatures, workload_class
 
@@ -55,7 +56,7 @@ Work = tuple[Ask, tuple[Run, ...]]
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="openvino", show_default=True)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True)
 @click.option("--url", metavar="URL", help="Run it on a server that speaks KServe v2 instead: http://HOST:PORT "
-              "or grpc://HOST:PORT, with /MODEL where the server does not call it as we do.")  # fmt: skip
+              "or grpc://HOST:PORT, with /MODEL where it is not called NETWORK-SIZE there.")  # fmt: skip
 @click.option("--shared-memory", is_flag=True, help="Tensors go to the server through shared memory.")
 @click.option("--optimized", is_flag=True, help="Run what septet optimize made of the network, on its own engine.")
 @click.option("--repository", type=click.Path(path_type=Path), metavar="FOLDER", default=REPOSITORY,
@@ -104,7 +105,7 @@ def bench(
         work = _main_job(fixed, settings, ratio)
     else:
         workload_class(network)  # an unknown one is refused before anything else is looked at
-        settings |= _remote(network, url, shared_memory)
+        settings |= _remote(served_name(network, settings["size"]), url, shared_memory)
         ask = Ask(network, **fixed, **settings)
         if optimized:
             ask = _of_product(ask, repository)
@@ -112,7 +113,7 @@ def bench(
     _finish(_run(work, folder), folder, json_file)
 
 
-def _remote(network: str, url: str | None, shared_memory: bool) -> dict[str, str]:
+def _remote(model: str, url: str | None, shared_memory: bool) -> dict[str, str]:
     """The engine that a server is, or nothing. Raises UsageError."""
     if url is None:
         if shared_memory:
@@ -125,7 +126,7 @@ def _remote(network: str, url: str | None, shared_memory: bool) -> dict[str, str
     if parts.scheme not in PORTS or not parts.netloc:
         raise UsageError(f"--url is http://HOST:PORT or grpc://HOST:PORT, not {url!r}")
     scheme = f"{parts.scheme}{SHARED}" if shared_memory else parts.scheme
-    return {"engine": f"{scheme}://{parts.netloc}/{parts.path.strip('/') or network}", "precision": "served"}
+    return {"engine": f"{scheme}://{parts.netloc}/{parts.path.strip('/') or model}", "precision": "served"}
 
 
 def _given(option: str) -> bool:

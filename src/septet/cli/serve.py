@@ -11,6 +11,8 @@ from typing import Any
 import click
 
 from septet.errors import UsageError
+from septet.workloads.entry import repository_of, served_name
+from septet.workloads.workload import Asked, Size, workload_class
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -20,7 +22,15 @@ def _switch(default: bool) -> dict[str, Any]:
     return {"type": click.BOOL, "default": default, "is_flag": False, "flag_value": True, "show_default": True}
 
 
+def _repository_of(network: str, size: Size) -> tuple[Path, ...]:
+    workload_class(network)  # an unknown one is refused before anything is built
+    return (repository_of(network, size, Asked()),)
+
+
 @click.command()
+@click.argument("network", required=False)
+@click.option("--size", type=click.Choice(["mini", "full"]), default="mini", show_default=True,
+              help="Of NETWORK.")  # fmt: skip
 @click.option("--model-repository", "--model-store", "repositories", multiple=True, metavar="DIR",
               type=click.Path(path_type=Path),
               help="A model repository; may be given again.")  # fmt: skip
@@ -61,6 +71,8 @@ def _switch(default: bool) -> dict[str, Any]:
               help="Above 0: tell of everything.")  # fmt: skip
 @click.option("--log-info", **_switch(True), help="Tell of what happens.")
 def serve(
+    network: str | None,
+    size: Size,
     repositories: tuple[Path, ...],
     control: str,
     startup: tuple[str, ...],
@@ -87,7 +99,7 @@ def serve(
     log_verbose: int,
     log_info: bool,
 ) -> None:
-    """Serve a Triton model repository to Triton's clients.
+    """Serve a Triton model repository to Triton's clients, or one of the seven networks as NETWORK-SIZE.
 
     The flags are Triton's and mean what they mean there, so that replacing the binary's name is the whole
     migration. SIGTERM ends it: readiness says no, what is under way finishes, then it exits with 0.
@@ -98,8 +110,12 @@ def serve(
     from septet.serving.server import Address, Server, Settings
     from septet.wire.shm import Regions
 
+    if network is not None:
+        if repositories or startup:
+            raise UsageError("a NETWORK is served alone: without --model-repository and --load-model")
+        repositories, control, startup = _repository_of(network, size), "explicit", (served_name(network, size),)
     if not repositories:
-        raise UsageError("--model-repository must be given")
+        raise UsageError("--model-repository or a NETWORK must be given")
     if startup and control != "explicit":
         raise UsageError("--load-model goes with --model-control-mode=explicit")
     level = logging.DEBUG if log_verbose else logging.INFO if log_info else logging.WARNING

@@ -82,8 +82,8 @@ class OpenVinoEngine(Engine):
                 raise InferenceFailed(f"OpenVINO failed: {_last_line(error)}") from error
 
     def _run(self, request: ov.InferRequest, batch: Tensors) -> Tensors:
-        # `held` keeps the memory alive that the request only points to
-        held = {name: np.ascontiguousarray(array) for name, array in batch.items()}
+        # `held` keeps the memory alive that the request only points to; OpenVINO takes none that is read-only
+        held = {name: np.require(array, requirements=("C", "W")) for name, array in batch.items()}
         for name, array in held.items():
             request.set_tensor(self._ports[name], ov.Tensor(array, shared_memory=True))
         if not (self._preset and self.batched):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import msgspec
@@ -29,8 +30,13 @@ from septet.tensor import TensorSpec
 PRODUCT = "product.json"
 VERSION = "1"
 
-MAX_BATCH = 64
-"""What a server may put into one call where the model's batch is free."""
+LARGEST_CALL = 16 << 20
+"""Where the model's batch is free, a server puts into one call as many samples as make inputs of so many bytes."""
+
+MAX_BATCH = 16_384
+
+FREE = 512
+"""What a free dimension beside the batch's is taken for."""
 
 _PLATFORMS = {"onnx": 'platform: "onnxruntime_onnx"', "openvino": 'backend: "openvino"'}
 
@@ -129,14 +135,24 @@ def config(name: str, candidate: Candidate, file: Path) -> str:
         f"name: {json.dumps(name)}",
         _PLATFORMS[candidate.engine],
         f"default_model_filename: {json.dumps(file.name)}",
-        f"max_batch_size: {MAX_BATCH if batched else 0}",
+        f"max_batch_size: {_most(inputs) if batched else 0}",
         *_tensors("input", inputs, batched),
         *_tensors("output", outputs, batched),
         "instance_group [ { kind: KIND_CPU count: 1 } ]",
         *(["dynamic_batching { }"] if batched else []),
-        f'parameters {{ key: "precision" value {{ string_value: {json.dumps(candidate.precision)} }} }}',
     ]
+    if candidate.engine == "openvino":
+        hint = "bf16" if "bf16" in candidate.precision else "f32"
+        lines.append(f'parameters {{ key: "INFERENCE_PRECISION_HINT" value {{ string_value: "{hint}" }} }}')
     return "\n".join(lines) + "\n"
+
+
+def _most(inputs: Sequence[TensorSpec]) -> int:
+    """The largest batch of a call."""
+    bytes_each = sum(
+        prod(FREE if dim is None else dim for dim in spec.shape[1:]) * spec.dtype.itemsize for spec in inputs
+    )
+    return max(1, min(MAX_BATCH, LARGEST_CALL // bytes_each))
 
 
 def _tensors(kind: str, specs: Sequence[TensorSpec], batched: bool) -> list[str]:

@@ -80,12 +80,13 @@ def _threads(config: ModelConfig, partition: Partition) -> int:
 
 
 def _precision(config: ModelConfig, path: Path | None) -> str:
-    """The precision that is asked for; a quantised ONNX file computes in its own."""
+    """The precision that is asked for; in a quantised ONNX file it is that of the rest."""
     asked = config.parameter("INFERENCE_PRECISION_HINT")
     if asked is not None and asked not in _PRECISIONS:
         raise ConfigInvalid(
             f"config.pbtxt: parameters: INFERENCE_PRECISION_HINT must be f32 or bf16, not {asked!r}"
         )
+    floats = _PRECISIONS[asked] if asked else "f32"
     if path is not None and path.suffix == ".onnx" and path.is_file() and read_onnx(path).quantised:
-        return "int8"
-    return _PRECISIONS[asked] if asked else "f32"
+        return "int8-bf16" if floats == "bf16" else "int8"
+    return floats
