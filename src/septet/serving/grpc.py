@@ -22,16 +22,9 @@ from septet.stubs import SERVICE
 from septet.tensor import Buffer
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, compress, decompress
+from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
 from septet.wire.headers import Headers, write_headers
-from septet.wire.http2 import (
-    Connection,
-    ConnectionEnded,
-    DataReceived,
-    Event,
-    HeadersReceived,
-    Limits,
-    StreamEnded,
-)
+from septet.wire.http2 import Connection
 from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, MessageReader, enveloped, error_tail, timeout_ns
 
 INFER, STREAM = "ModelInfer", "ModelStreamInfer"

@@ -17,17 +17,10 @@ from septet.request import Request, Response
 from septet.stubs import SERVICE, service_pb2
 from septet.tensor import Buffer
 from septet.wire import json, proto
+from septet.wire.events import ConnectionEnded, DataReceived, Event, GoingAway, HeadersReceived, StreamEnded
 from septet.wire.head import Placed
 from septet.wire.headers import write_headers
-from septet.wire.http2 import (
-    Connection,
-    ConnectionEnded,
-    DataReceived,
-    Event,
-    GoingAway,
-    HeadersReceived,
-    StreamEnded,
-)
+from septet.wire.http2 import Connection
 from septet.wire.messages import MessageReader, enveloped, error_text
 from septet.wire.shm import Regions
 

@@ -14,78 +14,18 @@ from dataclasses import dataclass, field
 
 from septet.tensor import Buffer
 from septet.wire import frames
+from septet.wire.events import (
+    ConnectionEnded,
+    DataReceived,
+    Event,
+    GoingAway,
+    HeadersReceived,
+    Limits,
+    PingAnswered,
+    StreamEnded,
+)
 from septet.wire.frames import Code, Setting
 from septet.wire.headers import HeaderReader, Headers, HeadersInvalid, HeadersUnreadable
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What this end takes: bytes, except where said."""
-
-    streams: int = 1024
-    """Open at the same time."""
-    stream_window: int = 4 << 20
-    connection_window: int = 16 << 20
-    frame: int = 1 << 20
-    header_list: int = 16 << 10
-    header_block: int = 32 << 10
-    """Of one HEADERS and its CONTINUATIONs, still compressed."""
-    nuisance_burst: int = 1000
-    nuisance_rate: float = 33.0
-    """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames): at once, and
-    per second after that. The figures are nghttp2's, against rapid reset (CVE-2023-44487)."""
-
-
-@dataclass(slots=True)
-class HeadersReceived:
-    """A request or a response has begun, or, on a stream that had headers already, its trailers have come."""
-
-    stream: int
-    headers: Headers
-    ended: bool
-
-
-@dataclass(slots=True)
-class DataReceived:
-    """A piece of a body. `Connection.acknowledge` gives its bytes back to the peer's window."""
-
-    stream: int
-    data: memoryview
-    ended: bool
-
-
-@dataclass(slots=True)
-class StreamEnded:
-    """A stream was ended before its time, by the peer or by a fault of the peer's."""
-
-    stream: int
-    code: int
-
-
-@dataclass(slots=True)
-class PingAnswered:
-    """The peer has answered `Connection.ping`."""
-
-    payload: bytes
-
-
-@dataclass(slots=True)
-class GoingAway:
-    """The peer will look at no stream above `last`."""
-
-    last: int
-    code: int
-
-
-@dataclass(slots=True)
-class ConnectionEnded:
-    """The connection broke a rule; send what is left and hang up."""
-
-    code: int
-    why: str
-
-
-Event = HeadersReceived | DataReceived | StreamEnded | PingAnswered | GoingAway | ConnectionEnded
 
 
 class ConnectionFault(Exception):
@@ -122,6 +62,8 @@ class Stream:
 JOINED = 16 << 10
 """Answers of up to so many bytes are joined: a copy costs less than many buffers."""
 
+DEFAULTS = Limits()
+
 _SHUTDOWN_PING = b"septet:1"
 
 
@@ -129,7 +71,7 @@ class Connection:
     """One connection; `client` says which end this is."""
 
     def __init__(
-        self, *, client: bool = False, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic
+        self, *, client: bool = False, limits: Limits = DEFAULTS, clock: Callable[[], float] = time.monotonic
     ) -> None:  # fmt: skip
         self.limits = limits
         self.ended = False

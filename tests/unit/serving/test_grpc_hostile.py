@@ -21,9 +21,10 @@ from septet.request import Request
 from septet.serving.grpc import GrpcLimits
 from septet.stubs import SERVICE, service_pb2, service_pb2_grpc
 from septet.wire import frames, proto
+from septet.wire.events import DataReceived
 from septet.wire.frames import Code, Setting
 from septet.wire.headers import write_headers
-from septet.wire.http2 import Connection, DataReceived
+from septet.wire.http2 import Connection
 from septet.wire.messages import enveloped
 
 ASK = write_headers(

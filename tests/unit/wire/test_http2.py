@@ -11,10 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septet.wire import frames
-from septet.wire.frames import Code, Setting
-from septet.wire.headers import write_headers
-from septet.wire.http2 import (
-    Connection,
+from septet.wire.events import (
     ConnectionEnded,
     DataReceived,
     Event,
@@ -24,6 +21,9 @@ from septet.wire.http2 import (
     PingAnswered,
     StreamEnded,
 )
+from septet.wire.frames import Code, Setting
+from septet.wire.headers import write_headers
+from septet.wire.http2 import Connection
 
 ASK = [(":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "a"), ("te", "trailers")]
 BLOCK = write_headers(ASK)
