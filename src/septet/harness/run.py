@@ -87,7 +87,10 @@ class Session:
         key = engine, precision, scenario
         if key not in self._scores:
             bounds = bounds_of(self.ask.network, scenario, self.ask.official)
-            self._scores[key] = self._workload.score(self._bed.answers(bounds, engine, precision))
+            answers = self._bed.answers(bounds, engine, precision)
+            if (engine, precision) == (self.ask.engine, self.ask.precision):
+                self._workload.keep(answers, self.ask.folder / self.ask.title / scenario / "answers")
+            self._scores[key] = self._workload.score(answers)
         return self._scores[key]
 
     def _result(

@@ -151,9 +151,9 @@ class Dlrm(Workload):
         full=Counts(24_036_595_969, 1.33e9, "a sample of 270 pairs, the mean"),
         mini=Counts(150_657, 21.9e6, "a sample of 270 pairs, the mean"),
         official=(),
-        bring="Criteo Terabyte: day_23 or day_23.gz, nothing else of the 24 days; v0.7 takes its first half. "
-        "The official weights (dlrm.s3-us-west-1.amazonaws.com/models/tb00_40M.pt, 90 GB, MD5 "
-        "2d49a5288cddb37c3c64860a06d79bb9) are a torch file that must be exported to ONNX first",
+        bring="Criteo Terabyte: day_23 or day_23.gz, nothing else of the 24 days; v0.7 takes its first half",
+        weights="published as a torch file (dlrm.s3-us-west-1.amazonaws.com/models/tb00_40M.pt, 90 GB, MD5 "
+        "2d49a5288cddb37c3c64860a06d79bb9): bring it as ONNX with --weights FILE, as docs/weights.md says",
     )
 
     def __init__(self, size: Size, found: Found, log: Log, net: Recommender) -> None:
@@ -208,7 +208,7 @@ class Dlrm(Workload):
 
 def _full(asked: Asked) -> Dlrm:
     if asked.weights == "official":
-        raise UsageError(f"dlrm: {Dlrm.card.bring}; then name it with --weights FILE")
+        raise UsageError(f"dlrm: the official weights are {Dlrm.card.weights}")
     if asked.weights in ("auto", "synthetic"):
         found, net = _synthetic(asked.precision == "int8")
     else:

@@ -140,8 +140,9 @@ class Rnnt(Workload):
         full=Counts(45_323_037, 1.2e10, "an utterance of 6.25 s, the mean"),
         mini=Counts(873_053, 8.9e7, "an utterance of 1.8 s, the mean"),
         official=(),
-        bring="LibriSpeech dev-clean as it comes: SPEAKER/CHAPTER/*.flac and *.trans.txt. The official weights "
-        "(zenodo.org/record/3662521) are a torch file that must be exported to ONNX first",
+        bring="LibriSpeech dev-clean as it comes: SPEAKER/CHAPTER/*.flac and *.trans.txt",
+        weights="published as a torch file (zenodo.org/record/3662521): bring it as ONNX with --weights FILE, as "
+        "docs/weights.md says",
     )
 
     def __init__(self, size: Size, net: Transducer, found: Found, speech: Speech) -> None:
@@ -184,19 +185,25 @@ class Rnnt(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """Words less errors, of all words, in %."""
-        right, words = [], []
+        texts, heard = [], []
         for index in range(len(self)):
             if index not in responses:
                 raise DataError(f"{self.data}: utterance {index} has no answer")
-            text = self._speech.text(index)
-            right.append(right_words(text, text_of(np.frombuffer(responses[index], np.uint8))))
-            words.append(len(text.split()))
-        return ratio("100 − WER", "%", np.array(right, float), np.array(words, float), scale=100.0)
+            texts.append(self._speech.text(index))
+            heard.append(np.frombuffer(responses[index], np.uint8))
+        return word_accuracy(texts, heard)
+
+
+def word_accuracy(texts: Sequence[str], heard: Sequence[Array]) -> Score:
+    """Words of `texts` less errors in the labels `heard`, of all words, in %."""
+    right = [right_words(text, text_of(labels)) for text, labels in zip(texts, heard, strict=True)]
+    words = [len(text.split()) for text in texts]
+    return ratio("100 − WER", "%", np.array(right, float), np.array(words, float), scale=100.0)
 
 
 def _full(asked: Asked) -> Rnnt:
     if asked.weights == "official":
-        raise UsageError(f"rnnt: {Rnnt.card.bring}; then name it with --weights FILE")
+        raise UsageError(f"rnnt: the official weights are {Rnnt.card.weights}")
     if asked.weights in ("auto", "synthetic"):
         found = Found(built(_write_made_up, f"rnnt-full-synthetic-{SEED}"), "synthetic", (SYNTHETIC_NOTE,))
     else:
