@@ -88,3 +88,11 @@ def test_a_workload_that_joins_in_its_own_way_does_so_for_samples_of_one_shape_t
     library = Library(Joined())
     library.load([3, 7])
     assert library.gather([7, 3])["x"].tolist() == [7, 8, 3, 4]
+
+
+def test_samples_that_are_loaded_side_by_side_keep_their_order() -> None:
+    library, told = Library(Rows(ragged=True)), list[int]()
+    library.load(range(20), told.append, threads=4)
+    for index in range(20):
+        assert library.gather([index])["x"].tolist() == [Rows(ragged=True).sample(index)["x"].tolist()]
+    assert told == list(range(1, 21))
