@@ -38,6 +38,8 @@ docs: install ## write the reference pages into docs/_build
 	$(BIN)/pdoc --docformat restructuredtext --output-directory docs/_build septet '!septet.harness.loadgen'
 
 train: install ## train a network's miniature again: make train NETWORK=resnet50
+	@test -f "recipes/$(NETWORK).py" || { echo "say which network: make train NETWORK=resnet50 (or another of:" \
+		"$$($(BIN)/python -c 'from septet.workloads.workload import networks; print(*networks())'))"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]'
 	$(BIN)/python recipes/$(NETWORK).py
 

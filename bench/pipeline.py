@@ -24,11 +24,19 @@ from septet.engines.engine import load
 from septet.pipelines import table
 from septet.pipelines.audio import RATE, features, log_mel
 from septet.pipelines.image import Classifier, centre_crop, decode, resize_shorter
+from septet.pipelines.text import WordPieces
 from septet.pipelines.volume import prepare
 from septet.tensor import Array
+from septet.workloads import ssd_mobilenet, ssd_resnet34
 from septet.workloads.clicks import ClickLog
+from septet.workloads.digits import DigitScenes
+from septet.workloads.mobilenet import SSD_MOBILENET
 from septet.workloads.recommender import DLRM
+from septet.workloads.resnet import RESNET_MINI
+from septet.workloads.resnet34 import SSD_RESNET34
 from septet.workloads.rnnt import MadeUpSpeech, TransducerPredictor
+from septet.workloads.squad import SquadWindows
+from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.unet3d import MadeUpVolumes
 from septet.workloads.workload import Asked, open_workload
 
@@ -103,6 +111,33 @@ def audio_rows() -> list[Row]:
     ]  # fmt: skip
 
 
+def detector_rows() -> list[Row]:
+    """Decoded photos a CPU second through both detectors' preprocessing, and pictures through their suppression,
+    whose made-up scores spread as a detector's do: few above 0.05, about a percent above 0.01."""
+    photos, draw, rows = [photo(seed) for seed in range(8)], np.random.default_rng(0), []
+    for name, workload, net in (
+        ("ssd-mobilenet", ssd_mobilenet, SSD_MOBILENET),
+        ("ssd-resnet34", ssd_resnet34, SSD_RESNET34),
+    ):
+        means = workload.net_of(net)
+        rate = per_cpu_second(lambda: each(means.prepare, photos), len(photos))  # noqa: B023
+        rows.append(Row(f"{name}: stretch to {means.side}×{means.side}, float32", rate, "photos/CPU-s"))
+        logits = draw.normal(-9.5, 2, (len(means.priors), means.classes))
+        scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        codes = draw.standard_normal((len(means.priors), 4), np.float32)
+        rate = per_cpu_second(lambda: means.choose(scores, codes, means.priors), 1)  # noqa: B023
+        rows.append(Row(f"{name}: suppression of {scores.size:,} scores", rate, "pictures/CPU-s"))
+    return rows
+
+
+def text_rows() -> list[Row]:
+    """Questions a CPU second, from the text on: pieces of words, windows."""
+    file, pieces = Tales("search").file(), WordPieces(vocabulary())
+    questions = len(SquadWindows(file, pieces, "tales").truths())
+    rate = per_cpu_second(lambda: SquadWindows(file, pieces, "tales"), questions)
+    return [Row("bert: pieces of words, windows of 384", rate, "questions/CPU-s")]
+
+
 def decoder_rows() -> list[Row]:
     """What RNN-T's features and decoder take of a whole call at full size, one thread for all."""
     workload = open_workload("rnnt", "full", Asked(weights="synthetic"))
@@ -123,7 +158,10 @@ def decoder_rows() -> list[Row]:
 def other_rows() -> list[Row]:
     """Samples a CPU second of the pipelines whose work is arithmetic on arrays."""
     head, pairs = MadeUpVolumes().volume(0), ClickLog("test").pairs(0)
+    scenes = [DigitScenes("test").image(index) for index in range(PHOTOS)]
     return [
+        Row("resnet50 mini: scene to float32, 64×64",
+            per_cpu_second(lambda: each(Classifier(RESNET_MINI.image), scenes), PHOTOS), "scenes/CPU-s"),
         Row("3d-unet: crop, normalise, pad to 4×224×224×160",
             per_cpu_second(lambda: prepare(head, (224, 224, 160), "made-up"), 1), "volumes/CPU-s"),
         Row("dlrm: logarithms and rows of tables",
@@ -137,7 +175,14 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         report(
-            lambda: [*image_rows(Path(folder)), *audio_rows(), *other_rows(), *decoder_rows()],
+            lambda: [
+                *image_rows(Path(folder)),
+                *detector_rows(),
+                *text_rows(),
+                *audio_rows(),
+                *other_rows(),
+                *decoder_rows(),
+            ],
             title="Pipelines",
         )
 

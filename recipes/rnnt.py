@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from septet.pipelines.audio import FEATURES, HOP, SPLICED, features
-from septet.score import Score, ratio
+from septet.score import Score
 from septet.tensor import Array
 from septet.workloads.greedy import Greedy
-from septet.workloads.librispeech import right_words, text_of
+from septet.workloads.rnnt import word_accuracy
 from septet.workloads.speech import Spoken, Utterances
 from septet.workloads.transducer import AFTER, BEFORE, BLANK, LABELS, PREDICTING, RNNT_MINI, Transducer, shapes
 from training import Losses, asked, drawn_ahead, fit, repeatable, save
@@ -185,16 +185,16 @@ def weights_of(network: Network, net: Transducer) -> dict[str, Array]:
 def accuracy(network: Network, net: Transducer, utterances: Speech, count: int) -> Score:
     """100 − WER in % over the first `count` of `utterances`."""
     decode = Greedy({name: array.astype(np.float32) for name, array in weights_of(network, net).items()})
-    right, words = [], []
+    texts: list[str] = []
+    heard: list[Array] = []
     with torch.inference_mode():
         for begin in range(0, count, 50):
             spoken = [utterances.spoken(index) for index in range(begin, min(begin + 50, count))]
             frames, _, counts, _, _ = collated(spoken)
             encoded = network.joint_encoder(network.encode(frames)).numpy()
-            for one, symbols in zip(spoken, decode(encoded, counts.numpy()), strict=True):
-                right.append(right_words(one.text, text_of(symbols)))
-                words.append(len(one.text.split()))
-    return ratio("100 − WER", "%", np.array(right, float), np.array(words, float), scale=100.0)
+            texts += [one.text for one in spoken]
+            heard += decode(encoded, counts.numpy())
+    return word_accuracy(texts, heard)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def fetch(network: str) -> None:
     state = "is there" if folder.is_dir() else "is not there yet"
     click.echo(f"      Put it into {folder} (it {state}), or name another folder with --data.")
     if not card.official:
-        click.echo("weights: no file is published that can be fetched; bring your own with --weights FILE")
+        click.echo(f"weights: {card.weights}")
     failed: list[FetchError] = []
     with Display(Console(stderr=True)) as display:
         for official in card.official:

@@ -67,7 +67,7 @@ def in_short(number: float) -> str:
 def weights_here(card: Card) -> str:
     """Which official files lie in the cache, in words."""
     if not card.official:
-        return "none published"
+        return card.weights
     here = [official for official in card.official if official.path.exists()]
     if len(here) == len(card.official):
         return f"here: {', '.join(str(official.path) for official in here)}"

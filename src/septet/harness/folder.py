@@ -36,6 +36,8 @@ class ResultsFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ResultsNotWritten(f"{self.path}: is not a folder, nor can one be made there") from error
         except OSError as error:
             raise ResultsNotWritten(f"{self.path}: {error.strerror or error}") from error
         try:

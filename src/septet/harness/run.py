@@ -90,7 +90,10 @@ class Session:
         key = engine, precision, weights, scenario
         if key not in self._scores:
             bounds = bounds_of(self.ask.network, scenario, self.ask.official)
-            self._scores[key] = self._workload.score(self._bed.answers(bounds, engine, precision, weights))
+            answers = self._bed.answers(bounds, engine, precision, weights)
+            if (engine, precision, weights) == (self.ask.engine, self.ask.precision, self.ask.weights):
+                self._workload.keep(answers, self.ask.folder / self.ask.title / scenario / "answers")
+            self._scores[key] = self._workload.score(answers)
         return self._scores[key]
 
     def _result(

@@ -109,7 +109,8 @@ def curves(title: str, rows: Sequence[Curve], limit: float | None, at: float | N
 
 def dots(title: str, rows: Sequence[Dot], targets: Sequence[float]) -> Markup:
     """Ratios to FP32 in %, each with its interval, against the targets, lowest first."""
-    height = _ROW * len(rows) + 44
+    top = 14 * len(targets)
+    height = _ROW * len(rows) + top + 30
     svg = _canvas(title, "; ".join(f"{r.label}: {100 * r.value:.2f} %, {r.verdict}" for r in rows), height)
     low = min(100 * targets[0], *(100 * row.low for row in rows))
     high = max(100.2, *(100 * row.high for row in rows))
@@ -117,17 +118,16 @@ def dots(title: str, rows: Sequence[Dot], targets: Sequence[float]) -> Markup:
     x = Scale(marks[0], marks[-1], 14, WIDTH - 18)
     base = height - 30
     for mark in marks:
-        _shape(svg, "line", "", x1=x(mark), x2=x(mark), y1=14, y2=base, **{"class": "grid"})
+        _shape(svg, "line", "", x1=x(mark), x2=x(mark), y1=top, y2=base, **{"class": "grid"})
         _text(svg, x(mark), base + 14, f"{mark:g}", "tick middle")
     _text(svg, WIDTH / 2, height - 2, "% of FP32", "tick middle")
     for place, target in enumerate(targets):
         line = x(100 * target)
         _shape(svg, "line", f"target {100 * target:g} %", x1=line, x2=line, y1=2, y2=base, **{"class": "limit"})
-        # words of the lowest stand left of its line, where those of the next one do not reach
-        left = place + 1 < len(targets)
-        _text(svg, line + (-4 if left else 4), 10, f"target {100 * target:g} %", "note end" if left else "note")
+        beside = (-4, "note end") if line > WIDTH / 2 else (4, "note")  # where there is room
+        _text(svg, line + beside[0], 10 + 14 * place, f"target {100 * target:g} %", beside[1])
     for place, row in enumerate(rows):
-        middle = 14 + place * _ROW + 20
+        middle = top + place * _ROW + 20
         _text(svg, WIDTH - 18, middle - 8, f"{row.label}: {row.verdict}", "label end")
         _shape(svg, "line", row.label, x1=x(100 * row.low), x2=x(100 * row.high), y1=middle, y2=middle,
                **{"class": f"whisker s{row.kind % COLOURS}"})  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from septet.errors import DataError
-from septet.pipelines.volume import read, read_all, require_alike, seen
+from septet.pipelines.volume import read, read_all, require_alike, seen, write
+from septet.score import Score, mean
 from septet.tensor import Array
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -74,6 +75,11 @@ class Brats:
             raise DataError(f"{path}: label {voxels[~known][0]:g} is not among 0, 1, 2, 4")
         return as_classes(voxels)
 
+    def write(self, index: int, classes: Array, folder: Path) -> None:
+        """Write the `classes` of case `index`, uint8 [X, Y, Z], into `folder` as its labels. Raises DataError."""
+        name, place = self._cases[index]
+        write(as_labels(classes), place / f"{name}_{MODALITIES[0]}.nii.gz", folder / f"{name}.nii.gz")
+
 
 def as_classes(labels: Array) -> Array:
     """BraTS labels as classes of the network, uint8."""
@@ -121,6 +127,15 @@ def _labelled(cases: list[tuple[str, Path]]) -> bool:
     if missing and len(missing) < len(labels):
         raise DataError(f"{missing[0]}: missing, though {len(labels) - len(missing):,} other cases have labels")
     return not missing
+
+
+def mean_of_regions(scores: Array) -> Score:
+    """The Dice score of each region, averaged over volumes, then over the regions: 0…1. `scores` is float64
+    [volumes, 3]; a region that is in no volume at all says nothing."""
+    known = ~np.isnan(scores)
+    regions = known.any(axis=0)
+    shares = len(scores) / np.maximum(known.sum(axis=0), 1) / regions.sum()
+    return mean("mean Dice", "", (np.where(known, scores, 0) * shares)[:, regions].sum(axis=1), graded=True)
 
 
 def _listed(path: Path, there: dict[str, Path]) -> list[str]:

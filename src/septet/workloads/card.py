@@ -25,10 +25,12 @@ class Card:
     """Sizes, published files, and the data that a person must bring.
 
     `bring` says in words what data goes where, file by file, for ``--data FOLDER`` or the network's own
-    folder in the cache. `official` holds the published files: the first is the model.
+    folder in the cache. `official` holds the published files: the first is the model. Where the published model
+    cannot be fetched and checked, `weights` says why, and what a person must bring.
     """
 
     full: Counts
     mini: Counts
     official: tuple[Official, ...]
     bring: str
+    weights: str = ""

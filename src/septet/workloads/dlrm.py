@@ -171,9 +171,9 @@ class Dlrm(Workload):
         mini=Counts(150_657, 21.9e6, "a sample of 270 pairs, the mean"),
         official=(),
         bring=f"Criteo Terabyte: day_23 or day_23.gz, nothing else of the 24 days, for speed; for accuracy "
-        f"{PROCESSED}, which the reference's data code makes of all 24. v0.7 takes the first half. "
-        "The official weights (dlrm.s3-us-west-1.amazonaws.com/models/tb00_40M.pt, 90 GB, MD5 "
-        "2d49a5288cddb37c3c64860a06d79bb9) are a torch file that must be exported to ONNX first",
+        f"{PROCESSED}, which the reference's data code makes of all 24. v0.7 takes the first half",
+        weights="published as a torch file (dlrm.s3-us-west-1.amazonaws.com/models/tb00_40M.pt, 90 GB, MD5 "
+        "2d49a5288cddb37c3c64860a06d79bb9): bring it as ONNX with --weights FILE, as docs/weights.md says",
     )
 
     def __init__(self, size: Size, found: Found, log: Log, net: Recommender) -> None:
@@ -231,7 +231,7 @@ class Dlrm(Workload):
 
 def _full(asked: Asked) -> Dlrm:
     if asked.weights == "official":
-        raise UsageError(f"dlrm: {Dlrm.card.bring}; then name it with --weights FILE")
+        raise UsageError(f"dlrm: the official weights are {Dlrm.card.weights}")
     # a wrong path is told before a day is read, and wrong data before tables are written
     own = None if asked.weights in ("auto", "synthetic") else given(asked.weights)
     log = CriteoLog(asked.data) if asked.data else None

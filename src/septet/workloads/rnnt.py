@@ -142,8 +142,9 @@ class Rnnt(Workload):
         full=Counts(45_323_037, 1.2e10, "an utterance of 6.25 s, the mean"),
         mini=Counts(873_053, 8.9e7, "an utterance of 1.8 s, the mean"),
         official=(),
-        bring="LibriSpeech dev-clean as it comes: SPEAKER/CHAPTER/*.flac and *.trans.txt. The official weights "
-        "(zenodo.org/record/3662521) are a torch file that must be exported to ONNX first",
+        bring="LibriSpeech dev-clean as it comes: SPEAKER/CHAPTER/*.flac and *.trans.txt",
+        weights="published as a torch file (zenodo.org/record/3662521): bring it as ONNX with --weights FILE, as "
+        "docs/weights.md says",
     )
 
     def __init__(self, size: Size, net: Transducer, found: Found, speech: Speech) -> None:
@@ -190,17 +191,20 @@ class Rnnt(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """Words less errors, of all words, in %."""
-        right, words = [], []
-        for index, answer in enumerate(self.answers(responses)):
-            text = self._speech.text(index)
-            right.append(right_words(text, text_of(np.frombuffer(answer, np.uint8))))
-            words.append(len(text.split()))
-        return ratio("100 − WER", "%", np.array(right, float), np.array(words, float), scale=100.0)
+        texts = [self._speech.text(index) for index in range(len(self))]
+        return word_accuracy(texts, [np.frombuffer(answer, np.uint8) for answer in self.answers(responses)])
+
+
+def word_accuracy(texts: Sequence[str], heard: Sequence[Array]) -> Score:
+    """Words of `texts` less errors in the labels `heard`, of all words, in %."""
+    right = [right_words(text, text_of(labels)) for text, labels in zip(texts, heard, strict=True)]
+    words = [len(text.split()) for text in texts]
+    return ratio("100 − WER", "%", np.array(right, float), np.array(words, float), scale=100.0)
 
 
 def _full(asked: Asked) -> Rnnt:
     if asked.weights == "official":
-        raise UsageError(f"rnnt: {Rnnt.card.bring}; then name it with --weights FILE")
+        raise UsageError(f"rnnt: the official weights are {Rnnt.card.weights}")
     speech = LibriSpeech(asked.data) if asked.data else MadeUpSpeech()
     if asked.weights in ("auto", "synthetic"):
         found = Found(built(_write_made_up, f"rnnt-full-synthetic-{SEED}"), "synthetic", (SYNTHETIC_NOTE,))

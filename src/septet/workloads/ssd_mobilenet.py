@@ -49,8 +49,9 @@ class SsdMobileNet(Ssd):
         full=Counts(6_819_839, 2.474e9, "one image, 300×300"),
         mini=Counts(343_390, 45.5e6, "one image, 160×160"),
         official=(),
-        bring=f"COCO 2017 validation: annotations/instances_val2017.json and its 5,000 photos in val2017/; "
-        f"or any folder of photos, for speed. The official weights, {OFFICIAL.url}, for --weights FILE",
+        bring="COCO 2017 validation: annotations/instances_val2017.json and its 5,000 photos in val2017/; "
+        "or any folder of photos, for speed",
+        weights=OFFICIAL.words,
     )
 
     @classmethod

@@ -40,8 +40,9 @@ class SsdResNet34(Ssd):
         full=Counts(19_972_534, 432.8e9, "one image, 1200×1200"),
         mini=Counts(365_196, 206e6, "one image, 160×160"),
         official=(),
-        bring=f"COCO 2017 validation: annotations/instances_val2017.json and its 5,000 photos in val2017/; "
-        f"or any folder of photos, for speed. The official weights, {OFFICIAL.url}, for --weights FILE",
+        bring="COCO 2017 validation: annotations/instances_val2017.json and its 5,000 photos in val2017/; "
+        "or any folder of photos, for speed",
+        weights=OFFICIAL.words,
     )
 
     @classmethod

@@ -14,10 +14,10 @@ import onnx
 from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.volume import Place, place_of, prepare, seen
-from septet.score import Score, mean
+from septet.score import Score
 from septet.tensor import Array, Tensors
 from septet.workloads import unet
-from septet.workloads.brats import Brats, dice
+from septet.workloads.brats import Brats, dice, mean_of_regions
 from septet.workloads.card import Card, Counts
 from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
 from septet.workloads.split import Split
@@ -92,8 +92,8 @@ class UNet3D(Workload):
         mini=Counts(285_376, 9.21e8, "one volume, 4×32×32×32"),
         official=(),
         bring="BraTS 2019 training data: HGG/CASE/CASE_flair.nii.gz, _t1, _t1ce, _t2 and _seg, and beside HGG the "
-        "reference's fold1_validation.txt, without which all cases are taken. "
-        f"The official weights, {OFFICIAL.url}, for --weights FILE",
+        "reference's fold1_validation.txt, without which all cases are taken",
+        weights=OFFICIAL.words,
     )
 
     def __init__(self, size: Size, net: UNet, found: Found, volumes: Volumes) -> None:
@@ -139,19 +139,25 @@ class UNet3D(Workload):
 
     def score(self, responses: Mapping[int, bytes]) -> Score:
         """The Dice score of each region, averaged over volumes, then over the three regions: 0…1."""
-        scores = np.array([self._dice(index, responses.get(index, b"")) for index in range(len(self))])
-        known = ~np.isnan(scores)
-        # a region that is in no volume at all says nothing
-        regions = known.any(axis=0)
-        shares = len(self) / np.maximum(known.sum(axis=0), 1) / regions.sum()
-        return mean("mean Dice", "", (np.where(known, scores, 0) * shares)[:, regions].sum(axis=1), graded=True)
+        scores = [self._dice(index, responses.get(index, b"")) for index in range(len(self))]
+        return mean_of_regions(np.array(scores))
+
+    def keep(self, responses: Mapping[int, bytes], folder: Path) -> None:
+        """The segmentations of BraTS's cases, ``CASE.nii.gz`` with its labels, each lying where its case does."""
+        if isinstance(self._volumes, Brats):
+            folder.mkdir(parents=True, exist_ok=True)
+            for index, response in responses.items():
+                self._volumes.write(index, self._restored(index, response), folder)
 
     def _dice(self, index: int, response: bytes) -> Array:
+        return dice(self._restored(index, response), self._volumes.labels(index))
+
+    def _restored(self, index: int, response: bytes) -> Array:
+        """The classes of the voxels of volume `index`, uint8. Raises DataError where bytes are missing."""
         shape = self._net.volume
         if len(response) != np.prod(shape):
             raise DataError(f"{self._volumes.name(index)}: its answer has {len(response)} bytes, not one a voxel")
-        answer = np.frombuffer(response, np.uint8).reshape(shape)
-        return dice(self.place(index).restored(answer), self._volumes.labels(index))
+        return self.place(index).restored(np.frombuffer(response, np.uint8).reshape(shape))
 
 
 def _full(asked: Asked) -> UNet3D:

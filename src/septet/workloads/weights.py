@@ -72,6 +72,11 @@ class Unchecked:
     url: str
 
     @property
+    def words(self) -> str:
+        """What a card says of it."""
+        return f"published without a checksum: bring {self.url} with --weights FILE"
+
+    @property
     def how(self) -> str:
         """What to do to have it."""
         return f"fetch {self.url} yourself and give it with --weights FILE: no checksum of it is published"

@@ -110,6 +110,9 @@ class Workload(ABC):
         Raises DataError where a sample has no response.
         """
 
+    def keep(self, responses: Mapping[int, bytes], folder: Path) -> None:  # noqa: B027  (most keep nothing)
+        """Write the answers into `folder` in the field's own format, where the data has one: 3D U-Net's NIfTI."""
+
     def answers(self, responses: Mapping[int, bytes]) -> list[bytes]:
         """All responses in the order of the data set. Raises DataError where a sample has none."""
         missing = next((index for index in range(len(self)) if index not in responses), None)

@@ -111,3 +111,11 @@ def test_samples_are_known_by_their_length_where_it_differs() -> None:
     assert library.lengths([0]) is None
     assert library.of_each_length() == [3]
     assert library.by_length() == [0, 3]
+
+
+def test_samples_that_are_loaded_side_by_side_keep_their_order() -> None:
+    library, told = Library(Rows(ragged=True)), list[int]()
+    library.load(range(20), told.append, threads=4)
+    for index in range(20):
+        assert library.gather([index])["x"].tolist() == [Rows(ragged=True).sample(index)["x"].tolist()]
+    assert told == list(range(1, 21))

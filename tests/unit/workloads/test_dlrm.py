@@ -159,7 +159,7 @@ def test_a_full_network_says_how_far_it_was_cut(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_official_file_cannot_be_fetched_and_the_text_says_what_to_do() -> None:
-    with pytest.raises(UsageError, match="must be exported to ONNX first"):
+    with pytest.raises(UsageError, match="bring it as ONNX with --weights FILE"):
         open_workload("dlrm", "full", Asked(weights="official"))
 
 

@@ -276,5 +276,5 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
     onnx.save(build(SMALL, synthetic(SMALL, 0)), path)
     with pytest.raises(ModelInvalid, match=r"not features, lengths -> encoded \[\?, \?, 512\]"):
         open_workload("rnnt", "full", Asked(weights=str(path)))
-    with pytest.raises(UsageError, match="must be exported to ONNX first"):
+    with pytest.raises(UsageError, match="bring it as ONNX with --weights FILE"):
         open_workload("rnnt", "full", Asked(weights="official"))

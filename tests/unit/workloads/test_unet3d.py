@@ -215,6 +215,12 @@ def test_full_size_takes_brats_and_a_users_file(
     mine = open_workload("3d-unet", "full", Asked(weights=str(path), data=folder))
     assert (mine.origin, mine.scored, len(mine)) == ("user", True, 2)
     assert mine.sample(0)["volume"].shape == (4, 8, 8, 8)
+    answer = np.random.default_rng(1).integers(0, 4, SMALL.volume).astype(np.uint8)
+    mine.keep({0: answer.tobytes(), 1: answer.tobytes()}, tmp_path / "run" / "answers")
+    kept = nibabel.load(tmp_path / "run" / "answers" / "B.nii.gz")
+    assert isinstance(mine, UNet3D)
+    assert np.array_equal(kept.dataobj, as_labels(mine.place(1).restored(answer)))
+    assert np.array_equal(kept.affine, nibabel.load(folder / "HGG" / "B" / "B_flair.nii.gz").affine)
     monkeypatch.setattr(unet3d, "UNET_3D", UNET_3D)
     with pytest.raises(ModelInvalid, match=r"not float32 \[\?, 4, 224, 224, 160\] in"):
         open_workload("3d-unet", "full", Asked(weights=str(path)))
@@ -222,7 +228,6 @@ def test_full_size_takes_brats_and_a_users_file(
 
 def test_made_up_volumes_fit() -> None:
     made_up = MadeUpVolumes()
-
     assert prepare(made_up.volume(1), UNET_3D.volume, made_up.name(1)).tensor.shape == (4, 224, 224, 160)
     with pytest.raises(DataError, match="no labels"):
         made_up.labels(0)
