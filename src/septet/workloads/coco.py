@@ -209,7 +209,7 @@ def _fault(truth: Truth) -> str:
         numbers, counts = np.unique([entry.id for entry in entries], return_counts=True)
         if counts.max() > 1:
             return f"{kind} {numbers[counts > 1][0]} is there {counts.max()} times"
-    name, times = Counter(photo.file_name for photo in truth.images).most_common(1)[0]
+    name, times = Counter(Path(photo.file_name) for photo in truth.images).most_common(1)[0]
     if times > 1:
         return f"{name} is the photo of {times} images"
     photos = {photo.id: photo for photo in truth.images}

@@ -67,7 +67,7 @@ def test_the_official_layout(tmp_path: Path) -> None:
         ("annotations", 0, {"id": 8}, "annotation 8 is there 2 times"),
         ("images", 0, {"id": 285}, "image 285 is there 2 times"),
         ("categories", 0, {"id": 90}, "category 90 is there 2 times"),
-        ("images", 0, {"file_name": "000000000285.jpg"}, "000000000285.jpg is the photo of 2 images"),
+        ("images", 0, {"file_name": "./000000000285.jpg"}, "000000000285.jpg is the photo of 2 images"),
         ("images", 0, {"file_name": "none.jpg"}, "1 of 3 photos are missing, the first is"),
         ("images", 0, {"height": "tall"}, "not COCO's annotations"),
     ],
