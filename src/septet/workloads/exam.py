@@ -5,6 +5,7 @@ is judged is the official metric, and what calibrates is what the engine really 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from septet.config import EngineConfig
@@ -37,14 +38,18 @@ MANY: dict[Part, int] = {"calibration": 128, "search": 512, "final": 1_024}
 AGREEMENT_NOTE = "judged by agreement of outputs with FP32, which is not accuracy"
 
 
+DEFAULT = Asked()
+
+
 class MiniatureExam(Subject):
     """A trained miniature, on the three splits of its generated data."""
 
     judged = "accuracy"
 
-    def __init__(self, network: str) -> None:
+    def __init__(self, network: str, asked: Asked = DEFAULT) -> None:
         self._network = network
-        self._parts = {part: open_workload(network, "mini", Asked(split=split)) for part, split in _SPLITS.items()}
+        self._asked = asked
+        self._parts = {part: self._open(part) for part in _SPLITS}
         final = self._parts["final"]
         assert final.model is not None
         self.name = f"{network}-mini"
@@ -75,9 +80,11 @@ class MiniatureExam(Subject):
         if count == len(self._parts[part]):
             return self._parts[part]
         if (part, count) not in self._others:
-            asked = Asked(split=_SPLITS[part], count=count)
-            self._others[part, count] = open_workload(self._network, "mini", asked)
+            self._others[part, count] = self._open(part, count)
         return self._others[part, count]
+
+    def _open(self, part: Part, count: int | None = None) -> Workload:
+        return open_workload(self._network, "mini", replace(self._asked, split=_SPLITS[part], count=count))
 
     def _answers(self, part: Part, load: Load, count: int, batch: int) -> Iterator[bytes]:
         """The logged bytes of the answers to the first `count` samples."""
@@ -159,7 +166,7 @@ def subject_of(network: str, size: Size, asked: Asked) -> Subject:
     """The network as the optimiser sees it. Raises whatever opening its workload raises."""
     if network == "null":
         raise UsageError("null: there is nothing to optimise")
-    return MiniatureExam(network) if size == "mini" else FullExam(network, asked)
+    return MiniatureExam(network, asked) if size == "mini" else FullExam(network, asked)
 
 
 def _spans(length: int, counts: Mapping[Part, int]) -> dict[Part, range]:
