@@ -62,6 +62,10 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_(root: Path) -> Iterator[Open]:
+    me = psutil.Process()
+    before = {
+        each.pid for each in me.children(recursive=True)
+    }  # of other tests, such as Python's resource tracker
     cores: list[Core] = []
 
     def start(**settings: object) -> Core:
@@ -72,8 +76,14 @@ def open_(root: Path) -> Iterator[Open]:
     yield start
     for core in cores:
         core.close(10)
-    me = psutil.Process()
-    until(lambda: not [each for each in me.children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE])
+    until(lambda: not [each for each in me.children(recursive=True) if each.pid not in before and _lives(each)])
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def python(root: Path, name: str, source: str, config: str = CONFIG) -> None:
