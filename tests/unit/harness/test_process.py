@@ -102,18 +102,21 @@ def test_an_error_in_the_process_comes_back_as_itself(tmp_path: Path) -> None:
         process.test(job(tmp_path, "Offline", engine="onnx"), silent)
 
 
+def workers() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "septet.harness.worker" in child.cmdline()]
+
+
 def test_a_killed_process_is_told_as_such(tmp_path: Path) -> None:
     bounds = replace(bounds_of("null", "Server", official=False), min_seconds=30.0)
 
     def kill(progress: Progress) -> None:
         if progress.step == "running":
-            for child in psutil.Process().children():
-                if "septet.harness.worker" in child.cmdline():
-                    child.kill()
+            for worker in workers():
+                worker.kill()
 
     with pytest.raises(RunCrashed, match="signal 9"):
         process.test(job(tmp_path, "Server", bounds=bounds), kill)
-    assert psutil.Process().children() == []
+    assert workers() == []
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         process.test(job(tmp_path, "Server", bounds=bounds), interrupt)
-    assert psutil.Process().children() == []
+    assert workers() == []
 
 
 def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
