@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import jinja2
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +12,7 @@ from septet.optimize.ledger import Ledger, Row
 from septet.report.chart import Point, scatter
 from septet.report.picture import Picture
 from septet.report.scale import words
+from septet.report.template import templates
 
 SHAPES = {"kept": "met", "rejected": "missed", "undecided": "undecided"}
 """A verdict's mark in pictures."""
@@ -37,13 +37,7 @@ def print_ledger(ledger: Ledger, console: Console) -> None:
 
 def ledger_page(ledger: Ledger) -> str:
     """The page. All text is escaped; nothing is loaded from elsewhere."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("septet.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     environment.filters |= {"words": words, "latency": latency, "kept": kept, "size": size}
     return environment.get_template("ledger.html").render(
         ledger=ledger,

@@ -7,26 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-import jinja2
-
 from septet.harness.result import Result
 from septet.report.chart import Bar, Curve, Dot, bars, curves, dots
 from septet.report.picture import Picture
 from septet.report.scale import precise, words
 from septet.report.table import figure
+from septet.report.template import templates
 
 Mark = TypeVar("Mark", Bar, Curve, Dot)
 
 
 def page(results: Sequence[Result]) -> str:
     """The page. All text of `results` is escaped; nothing is loaded from elsewhere."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("septet.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     environment.filters |= {"words": words, "figure": figure, "precise": precise}
     return environment.get_template("page.html").render(
         results=results,

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import monotonic_ns
 
 from septet.engines.engine import Engine
-from septet.errors import InferenceFailed, RequestCancelled, SeptetError
+from septet.errors import RequestCancelled, SeptetError
 from septet.serving.gather import Gather
 from septet.serving.pending import Pending
 from septet.serving.statistics import Phases, Statistics
-
-_LOG = logging.getLogger("septet.serving")
 
 
 class Executor(ABC):
@@ -58,9 +55,6 @@ class EngineExecutor(Executor):
             self._gather.answer(batch, outputs)
         except SeptetError as error:
             fail(batch, error, statistics)
-        except Exception as error:
-            _LOG.exception("%s: a batch failed", batch[0].request.model)
-            fail(batch, InferenceFailed(f"the model failed: {type(error).__name__}"), statistics)
         else:
             statistics.executed(batch, Phases(begin, infer, output, monotonic_ns()))
 
