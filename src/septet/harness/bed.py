@@ -11,6 +11,7 @@ import msgspec
 from septet.devices.cpu import Cpu
 from septet.harness import process
 from septet.harness.ask import Ask, Layout
+from septet.harness.calibrate import LARGEST_BATCH
 from septet.harness.job import Calibration, Job, Mode, Outcome, Progress
 from septet.harness.logs import read_accuracy
 from septet.harness.scenario import Bounds, bounds_of
@@ -32,15 +33,23 @@ class Bed:
         self.threads = ask.threads or len(Cpu.detect().cores)
         self.streams = ask.streams or (CONNECTIONS if ask.remote else self.threads)
         self._on_step = on_step
-        self._calibrations: dict[int, Calibration] = {}
+        self._calibrations: dict[tuple[int, int], Calibration] = {}
 
     def calibration(self, streams: int) -> Calibration:
         """How fast calls are with `streams` of them side by side."""
-        if streams not in self._calibrations:
+        return self._calibrated(streams, LARGEST_BATCH)
+
+    def alone(self) -> float:
+        """Seconds that a query of one sample takes by itself, on all threads together."""
+        return self._calibrated(1, 1).seconds[1]
+
+    def _calibrated(self, streams: int, largest: int) -> Calibration:
+        key = streams, largest
+        if key not in self._calibrations:
             quick = bounds_of(self.ask.network, "Offline", official=False)
-            job = self._job("calibrate", quick, Layout(streams, 1), f"calibrate-{streams}")
-            self._calibrations[streams] = process.calibrate(job, self._tell("calibrating"))
-        return self._calibrations[streams]
+            job = self._job("calibrate", quick, Layout(streams, largest), f"calibrate-{streams}")
+            self._calibrations[key] = process.calibrate(job, self._tell("calibrating"))
+        return self._calibrations[key]
 
     def measure(
         self, bounds: Bounds, layout: Layout, rate: float, words: str, *, give_up: bool = False

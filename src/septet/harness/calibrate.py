@@ -16,7 +16,7 @@ from septet.harness.library import Library
 
 _LEAST_SECONDS = 0.15
 _LONGEST_CALL = 0.5
-_LARGEST_BATCH = 4_096
+LARGEST_BATCH = 4_096
 
 _GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less their whole parts, are spread evenly however few they are: van der Corput and Weyl, 1916."""
@@ -46,14 +46,14 @@ class Batches:
         return [int(index) for index in self._order[np.minimum(places, len(self._order) - 1)]]
 
 
-def calibrate(warm: Callable[[int], None], call: Callable[[int], None], streams: int, samples: int) -> Calibration:
-    """Time ``call(batch)`` at batch 1, 2, 4, … on `streams` threads side by side, after ``warm(batch)``.
+def calibrate(warm: Callable[[int], None], call: Callable[[int], None], streams: int, largest: int) -> Calibration:
+    """Time ``call(batch)`` at batch 1, 2, 4, … `largest` on `streams` threads side by side, after ``warm(batch)``.
 
     It stops where a call takes half a second, or where two doublings in a row gained nothing.
     """
     seconds: dict[int, float] = {}
     batch, idle = 1, 0
-    while batch <= min(samples, _LARGEST_BATCH) and idle < 2:
+    while batch <= largest and idle < 2:
         warm(batch)
         began = time.perf_counter()
         call(batch)

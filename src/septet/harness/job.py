@@ -21,7 +21,7 @@ class Job(msgspec.Struct, frozen=True):
     `rate` is what LoadGen is told to expect or to issue, in its scenario's own unit: queries a second in
     Server, samples a second in Offline, queries a second in SingleStream, samples a query in MultiStream.
     `file` is loaded in the place of the network's own. `give_up` ends a test as soon as it can no longer be valid.
-    `padded` pads sequences to the longest.
+    `padded` pads sequences to the longest. `batch` is how many samples a call takes, in a calibration at most.
     """
 
     network: str

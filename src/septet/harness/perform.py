@@ -53,7 +53,7 @@ def single_stream(bed: Bed, bounds: Bounds) -> Performance:
     """One query at a time, on all threads together."""
     layout = Layout(1, 1)
     # LoadGen draws its queries beforehand from the expected latency: expecting half of it leaves a margin
-    rate = min(2 * bed.calibration(1).rate(1), FASTEST)
+    rate = min(2 / bed.alone(), FASTEST)
     return Performance(layout, rate, bed.measure(bounds, layout, rate, "measuring latency"))
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-GROWTH = 1.5
-"""By how much the rate is raised or lowered until one valid and one invalid rate are known."""
+GROWTH = 1.45
+"""By how much the rate is raised or lowered until one valid and one invalid rate are known.
+
+A quick run halves that, in logarithms, until 1.05 is left: three steps of 1.45, where 1.5 would take four.
+"""
 
 
 def highest(

@@ -109,7 +109,7 @@ class Worker:
         def call(batch: int) -> None:
             self.predictor(self.library.gather(batches.next(batch)))
 
-        return calibrate(lambda batch: self.warm_up((batch,)), call, self.job.streams, samples=2**20)
+        return calibrate(lambda batch: self.warm_up((batch,)), call, self.job.streams, largest=self.job.batch)
 
     def loadgen(self) -> Event:
         """Run the job under MLPerf LoadGen."""
@@ -131,7 +131,8 @@ class Worker:
 
         def load(indices: Sequence[int]) -> None:
             self.load(indices)
-            self.warm_up(sorted({1, min(self.job.batch, len(indices))}))
+            if self.job.mode == "performance":
+                self.warm_up(sorted({1, min(self.job.batch, len(indices))}))
             if not watch.ident:
                 watch.start()
 

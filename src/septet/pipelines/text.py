@@ -72,19 +72,27 @@ class WordPieces:
         self._tokenizer.pre_tokenizer = self._splitter
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> list[Pieces]:
-        """The pieces of each of `texts`, which are given word by word."""
-        found = self._tokenizer.encode_batch(
-            [list(words) for words in texts], is_pretokenized=True, add_special_tokens=False
-        )
-        return [
-            Pieces(np.array(one.ids, np.int64), list(one.tokens), np.array(one.word_ids, np.int64))
-            for one in found
-        ]
+        """The pieces of each of `texts`, which are given word by word.
+
+        A word's pieces are the same wherever it stands: each is cut once, however often it is used.
+        """
+        words = list(dict.fromkeys(word for text in texts for word in text))
+        encodings = self._tokenizer.encode_batch(words, add_special_tokens=False)
+        known = {word: (one.ids, one.tokens) for word, one in zip(words, encodings, strict=True)}
+        return [_joined([known[word] for word in text]) for text in texts]
 
     def clean(self, text: str) -> str:
         """`text` in lower case without accents, a blank around each punctuation mark."""
         parts = self._splitter.pre_tokenize_str(self._normaliser.normalize_str(text))
         return " ".join(part for part, _ in parts)
+
+
+def _joined(words: Sequence[tuple[list[int], list[str]]]) -> Pieces:
+    """The pieces of a text from the ids and spellings of each word."""
+    ids = [number for numbers, _ in words for number in numbers]
+    spellings = [spelling for _, cut in words for spelling in cut]
+    places = [place for place, (numbers, _) in enumerate(words) for _ in numbers]
+    return Pieces(np.array(ids, np.int64), spellings, np.array(places, np.int64))
 
 
 def split(text: str) -> list[str]:

@@ -52,7 +52,7 @@ def test_samples_of_one_length_take_turns() -> None:
 
 def test_calls_are_warm_before_they_are_timed() -> None:
     seen: list[tuple[str, int]] = []
-    found = calibrate(lambda b: seen.append(("warm", b)), lambda b: seen.append(("call", b)), 1, samples=2)
+    found = calibrate(lambda b: seen.append(("warm", b)), lambda b: seen.append(("call", b)), 1, largest=2)
     seconds: Mapping[int, float] = found.seconds
     assert set(seconds) == {1, 2}
     assert [what for what, batch in seen if batch == 2][:2] == ["warm", "call"]
