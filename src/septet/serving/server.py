@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 
 import uvloop
 
+from septet.devices.cpu import Cpu
 from septet.errors import PortUnavailable
+from septet.serving.budget import SHARE, Budget
 from septet.serving.fallback import FallbackGrpc
 from septet.serving.grpc import Grpc, GrpcConnection, GrpcLimits
 from septet.serving.http import TEXT, Exchange, HttpConnection, HttpLimits
@@ -67,6 +69,8 @@ class Settings:
     """Whether grpcio's own server carries gRPC, instead of Septet's."""
     http_limits: HttpLimits = field(default_factory=HttpLimits)
     grpc_limits: GrpcLimits = field(default_factory=GrpcLimits)
+    held: int = 0
+    """Bytes of requests that all connections together may hold; 0 is a share of the machine's memory."""
 
 
 class Server:
@@ -82,6 +86,7 @@ class Server:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: set[HttpConnection] = set()
+        self.budget = Budget(settings.held or int(SHARE * Cpu.detect().memory * 2**30))
 
     def run(self, started: Callable[[], None] = lambda: None) -> bool:
         """Serve until SIGTERM, SIGINT or `stop`; whether all that was under way was finished in time.
@@ -146,19 +151,21 @@ class Server:
         if http is not None:
             listeners.append(
                 await loop.create_server(
-                    lambda: HttpConnection(routes, self._connections, limits, scratch), sock=http, backlog=BACKLOG
+                    lambda: HttpConnection(routes, self._connections, limits, scratch, self.budget),
+                    sock=http,
+                    backlog=BACKLOG,
                 )
             )
         if grpc is not None and self._settings.grpcio:
             grpc.close()
             fallback = FallbackGrpc(self._plane, str(self.grpc), self._settings.grpc_limits)
         elif grpc is not None:
-            front = Grpc(self._plane, mailbox, executor, self._settings.grpc_limits)
+            front = Grpc(self._plane, mailbox, executor, self._settings.grpc_limits, self.budget)
             listeners.append(await loop.create_server(front.connection, sock=grpc, backlog=BACKLOG))
         if metrics is not None:
             listeners.append(
                 await loop.create_server(
-                    lambda: HttpConnection(self._metrics, self._connections, limits, scratch),
+                    lambda: HttpConnection(self._metrics, self._connections, limits, scratch, self.budget),
                     sock=metrics,
                     backlog=BACKLOG,
                 )

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,8 +19,11 @@ import pytest
 
 from fake_plane import Running, Start
 from septet.request import Request
+from septet.serving import routes
 from septet.serving.http import HttpLimits
 from septet.wire import json as wire
+from septet.wire.encoding import decompress
+from serving_made import until
 
 LIMITS = HttpLimits(body=4 << 20, head_seconds=1.0, body_seconds=1.0, body_rate=1 << 20, linger_seconds=0.5)
 
@@ -219,6 +223,76 @@ def test_a_bomb_is_refused(wary: Running, size: int) -> None:
     assert status == (400 if size < LIMITS.body else 413)
     assert ask(wary, post("/v2/models/identity/infer", b"x", "Content-Encoding: br"))[0][0] == 501
     assert still_serves(wary)
+
+
+def test_a_body_is_inflated_beside_the_loop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = threading.Event()
+
+    def slowly(*given: Any) -> bytes:
+        assert served.wait(20), "nobody else was served meanwhile"
+        return decompress(*given)
+
+    monkeypatch.setattr(routes, "decompress", slowly)
+    body = wire.write_request(Request("identity", {"INPUT0": np.random.default_rng(0).normal(size=10_000)}))
+    packed = gzip.compress(b"".join(body.chunks))
+    with dial(running) as talk:
+        talk.sendall(
+            post(
+                "/v2/models/identity/infer",
+                packed,
+                "Content-Encoding: gzip",
+                f"Inference-Header-Content-Length: {body.length}",
+            )
+        )
+        assert still_serves(running)
+        served.set()
+        assert answers(talk)[0][0] == 200
+
+
+# What all connections hold together
+
+
+def test_all_bodies_together_have_a_limit(start: Start) -> None:
+    running = start(http_limits=LIMITS, held=6 << 20)
+    head = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\n"
+    plain = head + b"Content-Length: 3000000\r\n\r\n" + bytes(2_900_000)
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % 2_900_000 + bytes(2_900_000)
+    for wire_ in (plain, chunked):
+        with dial(running) as first, dial(running) as second, dial(running) as third:
+            first.sendall(wire_)
+            second.sendall(wire_)
+            until(lambda: held(running) > 5_700_000)
+            with suppress(OSError):  # refused and hung up before the end
+                third.sendall(wire_)
+            ((status, headers, body),) = answers(third)
+            assert (status, headers["connection"]) == (503, "close")
+            assert b"the server holds" in body
+            assert still_serves(running), "what is small is served nevertheless"
+        until(lambda: held(running) == 0)
+        large = wire.write_request(Request("identity", {"INPUT0": np.zeros(700_000, np.float32)}))
+        length = f"Inference-Header-Content-Length: {large.length}"
+        whole = post("/v2/models/identity/infer", b"".join(large.chunks), length)
+        for _ in range(5):
+            assert ask(running, whole)[0][0] == 200
+        until(lambda: held(running) == 0)
+
+
+def test_what_is_inflated_counts_as_it_is(start: Start) -> None:
+    running = start(http_limits=LIMITS, held=2 << 20)
+    large = wire.write_request(Request("slow", {"INPUT0": np.zeros(400_000, np.float32)}))
+    head = (f"Inference-Header-Content-Length: {large.length}", "Content-Encoding: gzip")
+    packed = post("/v2/models/slow/infer", gzip.compress(b"".join(large.chunks)), *head)
+    with dial(running) as waits:
+        waits.sendall(packed)
+        until(lambda: bool(running.plane.requests))
+        assert ask(running, packed)[0][0] == 503
+        assert still_serves(running)
+    until(lambda: held(running) == 0)
+
+
+def held(running: Running) -> int:
+    """Bytes of requests that the server counts."""
+    return running.server.budget.held
 
 
 # Row 14, and 12, 13, 16 where they are told over HTTP
