@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -26,6 +28,7 @@ from septet.wire.encoding import decompress
 from serving_made import until
 
 LIMITS = HttpLimits(body=4 << 20, head_seconds=1.0, body_seconds=1.0, body_rate=1 << 20, linger_seconds=0.5)
+SLOW = 500
 
 
 def dial(running: Running) -> socket.socket:
@@ -403,8 +406,20 @@ def test_a_raw_request(running: Running) -> None:
 # Row 17: patience
 
 
-def test_slow_clients_are_hung_up_on_and_others_served_meanwhile(wary: Running) -> None:
-    slow = [dial(wary) for _ in range(300)]
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as 500 connections take at both ends, and some to spare."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * SLOW + 256
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"{wanted} open files are needed, and this process may have {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_slow_clients_are_hung_up_on_and_others_served_meanwhile(wary: Running, many_files: None) -> None:
+    slow = [dial(wary) for _ in range(SLOW)]
     for number, talk in enumerate(slow):
         talk.sendall(
             b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100"
@@ -449,6 +464,15 @@ def test_a_client_that_leaves_cancels_its_requests(running: Running) -> None:
         talk.sendall(infer("slow"))
         while not running.plane.requests:
             time.sleep(0.01)
+        assert not running.plane.requests[0].cancelled
+    assert running.plane.cancelled.wait(5)
+    assert still_serves(running)
+
+
+def test_a_client_that_leaves_a_stream_ends_its_request(running: Running) -> None:
+    with dial(running) as talk:
+        talk.sendall(post("/v2/models/endless/generate_stream", b'{"IN":1}'))
+        assert b"data: " in talk.recv(1 << 16) + talk.recv(1 << 16)
         assert not running.plane.requests[0].cancelled
     assert running.plane.cancelled.wait(5)
     assert still_serves(running)
