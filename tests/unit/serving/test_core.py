@@ -278,27 +278,39 @@ def test_unloading_refuses_what_is_new_and_loading_again_serves(open_: Open, roo
         core.load("never-there", {})
 
 
-def test_a_hundred_reloads_under_load_drop_nothing(open_: Open, root: Path) -> None:
-    model(root, "identity", IDENTITY + "dynamic_batching { }")
-    core = open_(control="explicit", startup=["identity"])
-    answers, sent, stop = Answers(), [0], threading.Event()
+@pytest.mark.parametrize("backend", ["null", "onnxruntime"])
+def test_a_hundred_reloads_under_load_drop_nothing_and_leave_nothing(
+    open_: Open, root: Path, backend: str
+) -> None:
+    model(root, "m", IDENTITY.replace("null", backend) + "dynamic_batching { }")
+    if backend == "onnxruntime":
+        onnx_file(root / "m" / "1" / "model.onnx", 1)
+    core = open_(control="explicit", startup=["m"])
+    answers, sent, stop, me = Answers(), [0], threading.Event(), psutil.Process()
 
     def load() -> None:
         while not stop.is_set():
-            core.submit(Request("identity", {"x": row(1)}), answers)
+            core.submit(Request("m", {"x": row(sent[0])}, id=str(sent[0])), answers)
             sent[0] += 1
             if sent[0] % 16 == 0:
                 answers.wait(sent[0] - 8)
 
     thread = threading.Thread(target=load)
     thread.start()
-    for _ in range(100):
-        core.load("identity", {})
+    for number in range(110):
+        core.load("m", {})
+        if number == 9:
+            resident, files = me.memory_info().rss, me.num_fds()
     stop.set()
     thread.join()
-    assert [response.error for response in answers.wait(sent[0]) if response.error] == []
-    assert len(answers.responses) == sent[0]
+    responses = answers.wait(sent[0])
+    assert [response.error for response in responses if response.error] == []
+    assert sorted(int(response.id) for response in responses) == list(range(sent[0])), "each exactly once"
+    assert all(response.outputs["y"][0, 0] == int(response.id) for response in responses)
     until(lambda: threading.active_count() < 20)
+    assert me.num_fds() <= files + 2
+    kept = sys.getsizeof(responses) + 3_000 * len(responses)  # by this test
+    assert me.memory_info().rss - resident < 32 * 2**20 + kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's way of keeping memory is Linux's")

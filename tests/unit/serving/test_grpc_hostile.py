@@ -201,6 +201,22 @@ def test_nothing_inside_is_told(channel: grpc.Channel) -> None:
     assert caught.value.details() == "internal error"
 
 
+def test_requests_of_one_id_get_their_own_answers(channel: grpc.Channel) -> None:
+    asked = [
+        b"".join(proto.write_request(Request("identity", {"INPUT0": np.full(2, value, np.float32)}, id="twice")))
+        for value in range(50)
+    ]
+    calls = [raw(channel).future(message, timeout=10) for message in asked]
+    answers = [service_pb2.ModelInferResponse.FromString(call.result()) for call in calls]
+    values = [np.frombuffer(answer.raw_output_contents[0], np.float32)[0] for answer in answers]
+    assert values == list(range(50))
+    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(asked), timeout=10)
+    streamed = [service_pb2.ModelStreamInferResponse.FromString(message).infer_response for message in stream]
+    assert {answer.id for answer in streamed} == {"twice"}
+    values = sorted(np.frombuffer(answer.raw_output_contents[0], np.float32)[0] for answer in streamed)
+    assert values == list(range(50))
+
+
 def test_many_calls_at_once_and_large_ones(channel: grpc.Channel) -> None:
     calls = [raw(channel).future(infer(size=number * 1000 + 1), timeout=30) for number in range(300)]
     for number, call in enumerate(calls):

@@ -403,6 +403,19 @@ def test_a_raw_request(running: Running) -> None:
     assert ask(running, wrong)[0][0] == 400
 
 
+# Row 39: what is said twice
+
+
+def test_two_requests_of_one_id_get_their_own_answers(running: Running) -> None:
+    def asked(value: float) -> bytes:
+        tensor = {"name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [value]}
+        return post("/v2/models/identity/infer", json.dumps({"id": "twice", "inputs": [tensor]}).encode())
+
+    got = [json.loads(body) for _, _, body in ask(running, b"".join(asked(value) for value in range(50)), 50)]
+    assert [answer["outputs"][0]["data"] for answer in got] == [[float(value)] for value in range(50)]
+    assert {answer["id"] for answer in got} == {"twice"}
+
+
 # Row 17: patience
 
 
