@@ -53,6 +53,9 @@ class HttpLimits:
 
 JSON, BINARY, TEXT = "application/json", "application/octet-stream", "text/plain"
 
+ONCE = {b"host", b"transfer-encoding", b"content-encoding", b"inference-header-content-length"}
+"""Headers that say how a request is to be read: given twice, it could be read in two ways."""
+
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -268,8 +271,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if exchange is None or self._head_done:  # trailers say nothing here
             return
         name = name.lower()
-        if name == b"host" and name in exchange.headers:
-            self.refuse(400, "two Host headers")
+        if name in exchange.headers and name in ONCE:
+            self.refuse(400, f"two {name.decode()} headers")
         exchange.headers[name] = value
 
     def on_headers_complete(self) -> None:

@@ -33,8 +33,11 @@ BACKLOG = 4096
 SCRATCH = 32 << 10
 """Bytes read at once, of anything but a long body."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
+
+ARENAS = 2
+"""Of glibc's; one interpreter lock lets few threads allocate at the same time."""
 
 LAME_SECONDS, PARTING_SECONDS = 1.0, 1.0
 """How long a server that ends still tells newcomers so, and waits for clients to take their leave."""
@@ -77,6 +80,7 @@ class Server:
     """Serves `plane` until it is told to stop."""
 
     def __init__(self, plane: Plane, settings: Settings) -> None:
+        _keep_memory()
         self._plane = plane
         self._settings = settings
         self._sockets = _bound_all(settings)
@@ -110,7 +114,6 @@ class Server:
         mailbox = Mailbox(loop)
         listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
         sweeper = asyncio.create_task(self._sweep(grpc))
-        _keep_memory()
         gc.freeze()  # what is there now stays: collections need not look at it again
         log.info("serving: HTTP %s, gRPC %s, metrics %s", self.http, self.grpc, self.metrics)
         started()
@@ -229,10 +232,18 @@ class Server:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what large tensors gave back, instead of asking the kernel for fresh pages each time."""
+    """Have glibc keep what large tensors gave back, instead of asking the kernel for fresh pages each time.
+
+    It keeps it in each of its arenas, and makes new ones as threads come and go (by the manual of mallopt, up to
+    eight times as many as there are cores): there are few of them here, so that what is kept is bounded.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for setting, value in ((M_TRIM_THRESHOLD, 256 << 20), (M_MMAP_THRESHOLD, 32 << 20)):
+        for setting, value in (
+            (M_TRIM_THRESHOLD, 256 << 20),
+            (M_MMAP_THRESHOLD, 32 << 20),
+            (M_ARENA_MAX, ARENAS),
+        ):
             mallopt(setting, value)
 
 

@@ -27,6 +27,7 @@ from septet.errors import (
 )
 from septet.request import Request
 from septet.serving.core import Core
+from septet.serving.served import Served
 from septet.wire.shm import Regions
 from serving_made import IDENTITY, Answers, ask, model, onnx_file, row, until
 
@@ -261,6 +262,43 @@ def test_a_failed_reload_leaves_the_old_version_serving(open_: Open, root: Path)
     scale(root, 5)
     core.load("scale", {})
     assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 5
+
+
+def test_a_reload_of_which_one_version_fails_changes_nothing(open_: Open, root: Path) -> None:
+    scale(root, 2, 1)
+    (root / "scale" / "config.pbtxt").write_text("version_policy { all { } }")
+    core = open_(control="explicit", startup=["scale"])
+    scale(root, 5, 1)
+    path = scale(root, 7, 2)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(LoadFailed, match="version 2"):
+        core.load("scale", {})
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
+    scale(root, 7, 2)
+    core.load("scale", {})
+    assert ask(core, "scale", {"x": row(1)}, version="1").outputs["y"][0, 0] == 5
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 7
+
+
+def test_a_request_that_is_overtaken_by_a_reload_goes_to_the_successor(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale(root, 2)
+    core = open_(control="explicit", startup=["scale"])
+    find, overtaken = core._repository.find, [0]
+
+    def overtake(name: str, version: str = "") -> Served:
+        found = find(name, version)
+        if not overtaken[0]:
+            overtaken[0] += 1
+            scale(root, 3)
+            core.load("scale", {})
+            until(lambda: found.scheduler.stopping)
+        return found
+
+    monkeypatch.setattr(core._repository, "find", overtake)
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 3
+    assert overtaken == [1]
 
 
 def test_unloading_refuses_what_is_new_and_loading_again_serves(open_: Open, root: Path) -> None:
