@@ -38,7 +38,7 @@ SWITCH_SECONDS = 1e-4
 the p99 of a fast network."""
 
 _CALIBRATION_SAMPLES = 64
-_WARM_SECONDS = 2.0
+_WARM_SECONDS = 1.0
 
 
 class Reporter:
