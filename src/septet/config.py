@@ -22,6 +22,8 @@ class EngineConfig:
     ``http://HOST:PORT/MODEL``, ``grpc://…``, and ``http+shm://…`` or ``grpc+shm://…`` through shared memory.
     `streams` is how many calls of `infer` run side by side; the threads are divided among them. One
     stream of all threads answers soonest, several streams isolate better at the same throughput.
+    `pinned` lets an engine tie its threads to cores. It is for an engine that has the machine for itself: each
+    OpenVINO model ties its first thread to the first core, so that two of them share that one.
     `inputs` and `outputs` are what the tensors are to be called, in order, where the file has several
     names for one, or none.
     """
@@ -29,6 +31,7 @@ class EngineConfig:
     precision: str = "f32"
     threads: int | None = None
     streams: int = 1
+    pinned: bool = True
     url: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()

@@ -117,7 +117,7 @@ def _settings(config: EngineConfig, partition: Partition) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": _HINTS[config.precision],
         "NUM_STREAMS": str(config.streams),
         "INFERENCE_NUM_THREADS": thread_count(config, partition),
-        "ENABLE_CPU_PINNING": True,
+        "ENABLE_CPU_PINNING": config.pinned,
         "PERFORMANCE_HINT": "LATENCY" if config.streams == 1 else "THROUGHPUT",
     }
 

@@ -21,17 +21,19 @@ from septet.devices.cpu import Cpu
 from septet.engines.engine import load
 from septet.errors import ResultsNotWritten, ResultsUnreadable
 from septet.optimize import graph
+from septet.optimize.batching import Batching, batching_of
 from septet.optimize.candidate import Candidate
 from septet.optimize.folder import whole_folder
 from septet.optimize.ledger import Ledger, Row
 from septet.optimize.passes import Applied
-from septet.tensor import TensorSpec
+from septet.tensor import Tensors, TensorSpec
 
 PRODUCT = "product.json"
 VERSION = "1"
 
-LARGEST_CALL = 16 << 20
-"""Where the model's batch is free, a server puts into one call as many samples as make inputs of so many bytes."""
+LARGEST_CALL = 4 << 20
+"""Where the model's batch is free, a server takes as many samples at once as make inputs of so many bytes: joining
+more of them costs more than the engine gains."""
 
 MAX_BATCH = 16_384
 
@@ -64,10 +66,11 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.row.candidate
 
 
-def put(ledger: Ledger, file: Path, repository: Path) -> Path:
+def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path) -> Path:
     """Put the chosen row of `ledger`, whose model file is `file`, into `repository`; the folder of the entry.
 
-    An earlier entry of that name is replaced, if it is one of Septet's. Raises ResultsNotWritten.
+    `feed` is what the engine gets for one sample. An earlier entry of that name is replaced, if it is one of
+    Septet's. Raises ResultsNotWritten.
     """
     row = ledger.product
     assert row is not None
@@ -79,7 +82,7 @@ def put(ledger: Ledger, file: Path, repository: Path) -> Path:
         for left in (new, old):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with whole_folder(new) as beside:
-            _fill(ledger, row, file, beside)
+            _fill(ledger, row, file, feed, beside)
         if entry.exists():
             entry.rename(old)
         new.rename(entry)
@@ -105,7 +108,7 @@ def open_product(repository: Path, name: str) -> tuple[Product, Path]:
     return product, entry / VERSION / product.file
 
 
-def _fill(ledger: Ledger, row: Row, file: Path, entry: Path) -> None:
+def _fill(ledger: Ledger, row: Row, file: Path, feed: Tensors, entry: Path) -> None:
     for part in graph.files(file):
         graph.link(part, entry / VERSION / part.name)
     product = Product(
@@ -123,28 +126,57 @@ def _fill(ledger: Ledger, row: Row, file: Path, entry: Path) -> None:
         versions=ledger.versions,
     )
     (entry / PRODUCT).write_bytes(msgspec.json.format(msgspec.json.encode(product), indent=2) + b"\n")
-    (entry / "config.pbtxt").write_text(config(ledger.name, row.candidate, file))
+    (entry / "config.pbtxt").write_text(config(ledger.name, row.candidate, file, feed))
 
 
-def config(name: str, candidate: Candidate, file: Path) -> str:
-    """The entry's ``config.pbtxt``, as Triton's model_config.proto spells it."""
-    with load(candidate.engine, file, EngineConfig(candidate.precision, 1), Cpu.detect().partition()) as engine:
+def config(name: str, candidate: Candidate, file: Path, feed: Tensors) -> str:
+    """The entry's ``config.pbtxt``, as Triton's model_config.proto spells it; the engine takes `feed` for one
+    sample, and how it is laid out is found by timing that."""
+    partition = Cpu.detect().partition()
+    with load(candidate.engine, file, EngineConfig(candidate.precision, 1), partition) as engine:
         inputs, outputs = engine.inputs, engine.outputs
-    batched = all(spec.shape[:1] == (None,) for spec in (*inputs, *outputs))
+        batched = all(spec.shape[:1] == (None,) for spec in (*inputs, *outputs))
+        most = _most(inputs) if batched else 0
+        given = {spec.name: feed[spec.name] for spec in inputs}
+        found = batching_of(engine, given, max(1, most), len(partition.cores))
     lines = [
         f"name: {json.dumps(name)}",
         _PLATFORMS[candidate.engine],
         f"default_model_filename: {json.dumps(file.name)}",
-        f"max_batch_size: {_most(inputs) if batched else 0}",
+        f"max_batch_size: {most}",
         *_tensors("input", inputs, batched),
         *_tensors("output", outputs, batched),
-        "instance_group [ { kind: KIND_CPU count: 1 } ]",
-        *(["dynamic_batching { }"] if batched else []),
+        f"instance_group [ {{ kind: KIND_CPU count: {found.instances} }} ]",
+        *(_batches(found, most, given) if batched else []),
+        *_warmups(found, inputs, batched),
     ]
     if candidate.engine == "openvino":
         hint = "bf16" if "bf16" in candidate.precision else "f32"
         lines.append(f'parameters {{ key: "INFERENCE_PRECISION_HINT" value {{ string_value: "{hint}" }} }}')
     return "\n".join(lines) + "\n"
+
+
+def _batches(found: Batching, most: int, feed: Tensors) -> list[str]:
+    """Batches of single samples no larger than is worth it; of any number of rows where samples have several."""
+    if found.size == most or any(len(array) != 1 for array in feed.values()):
+        return ["dynamic_batching { }"]
+    return [f"dynamic_batching {{ preferred_batch_size: [ {', '.join(map(str, range(1, found.size + 1)))} ] }}"]
+
+
+def _warmups(found: Batching, inputs: Sequence[TensorSpec], batched: bool) -> list[str]:
+    """Every size of batch that will be formed, since engines compile for each; none where lengths are free too."""
+    shapes = [spec.shape[batched:] for spec in inputs]
+    if any(None in shape for shape in shapes):
+        return []
+    tensors = " ".join(
+        f"inputs {{ key: {json.dumps(spec.name)} value {{ data_type: {_type(spec.dtype)} "
+        f"dims: [ {', '.join(map(str, shape))} ] zero_data: true }} }}"
+        for spec, shape in zip(inputs, shapes, strict=True)
+    )
+    return [
+        f'model_warmup [ {{ name: "batch of {size}" batch_size: {size} {tensors} }} ]'
+        for size in range(1, found.size + 1)
+    ]
 
 
 def _most(inputs: Sequence[TensorSpec]) -> int:

@@ -105,6 +105,10 @@ class Search:
         row = self.ledger.product or self.ledger.reference
         return self._file(row.candidate)
 
+    def feed(self) -> Tensors:
+        """What the engine gets for one sample."""
+        return self.subject.feeds("calibration", self._load_reference, 1, 1)[0]
+
     # What candidates are made of and held against
 
     def _prepared(self) -> Path:

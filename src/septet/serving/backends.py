@@ -56,6 +56,7 @@ def open_engine(config: ModelConfig, path: Path | None, partition: Partition) ->
     settings = EngineConfig(
         _precision(config, path),
         _threads(config, partition),
+        pinned=False,  # instances and models share the cores, with each other and with the doors
         inputs=tuple(each.name for each in config.input),
         outputs=tuple(each.name for each in config.output),
     )

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
+from septet.engines.engine import load
 from septet.errors import NotOptimized, UsageError
 from septet.optimize import graph, product
 from septet.optimize.candidate import Candidate
 from septet.optimize.folder import whole_folder
+from septet.optimize.recorder import Recorder
+from septet.tensor import Tensors
 from septet.workloads.fetch import cache_dir
 from septet.workloads.optimizing import REPOSITORY, optimized_form
-from septet.workloads.workload import Asked, Size, open_workload
+from septet.workloads.workload import Asked, Size, Workload, open_workload
 
 
 def served_name(network: str, size: Size) -> str:
@@ -34,15 +39,42 @@ def repository_of(network: str, size: Size, asked: Asked, repository: Path = REP
 
 
 def _plain(network: str, size: Size, asked: Asked) -> Path:
-    model = open_workload(network, size, asked).model
-    if model is None:
+    workload, candidate = open_workload(network, size, asked), plain_form()
+    if workload.model is None:
         raise UsageError(f"{network}: has no model to be served")
     name = served_name(network, size)
-    candidate = Candidate("openvino", "bf16" if Cpu.detect().bf16 else "f32")
-    repository = cache_dir() / "served" / f"{name}-{graph.digest(model)[:12]}-{candidate.precision}"
+    return repository_with(name, candidate, workload.model, lambda: _feed(workload, candidate))
+
+
+def plain_form() -> Candidate:
+    """How a network's own file is served."""
+    return Candidate("openvino", "bf16" if Cpu.detect().bf16 else "f32")
+
+
+def _feed(workload: Workload, candidate: Candidate) -> Tensors:
+    """What the engine gets for one sample."""
+    heard: list[Recorder] = []
+
+    def recorded(path: Path | None) -> Recorder:
+        config, partition = EngineConfig(candidate.precision), Cpu.detect().partition()
+        heard.append(Recorder(load(candidate.engine, path, config, partition)))
+        return heard[-1]
+
+    with workload.predictor(recorded) as predict:
+        predict(workload.collate([workload.sample(0)]))
+    return heard[0].feeds[0]
+
+
+def repository_with(name: str, candidate: Candidate, model: Path, feed: Callable[[], Tensors]) -> Path:
+    """A model repository whose only entry, called `name`, is the file `model` run as `candidate` says.
+
+    It is made once for so many cores; `feed` tells what the engine gets for one sample.
+    """
+    form = f"{candidate.precision}-{len(Cpu.detect().cores)}"
+    repository = cache_dir() / "served" / f"{name}-{graph.digest(model)[:12]}-{form}"
     if not repository.exists():
         with whole_folder(repository) as beside:
             for part in graph.files(model):
                 graph.link(part, beside / name / product.VERSION / part.name)
-            (beside / name / "config.pbtxt").write_text(product.config(name, candidate, model))
+            (beside / name / "config.pbtxt").write_text(product.config(name, candidate, model, feed()))
     return repository

@@ -10,6 +10,7 @@ from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
 from septet.errors import NotOptimized, ResultsNotWritten, ResultsUnreadable, UsageError
+from septet.model_config.text import read
 from septet.optimize.product import open_product
 from septet.workloads.optimizing import Optimized, optimized_form
 from septet.workloads.workload import Asked
@@ -33,6 +34,12 @@ def test_the_entry_is_whole_and_runs_from_where_it_lies(tmp_path: Path) -> None:
     assert ("INFERENCE_PRECISION_HINT" in text) == openvino
     assert "max_batch_size: 16384" in text
     assert 'input [ { name: "x" data_type: TYPE_FP32 dims: [ 24 ] } ]' in text
+    said = read(found.entry / "config.pbtxt")
+    assert said.instance_group[0].count == len(Cpu.detect().cores)  # so small a network takes no time
+    warmed = [warmup.batch_size for warmup in said.model_warmup]
+    assert said.dynamic_batching is not None
+    assert list(said.dynamic_batching.preferred_batch_size) == warmed == list(range(1, len(warmed) + 1))
+    assert all(dict(warmup.inputs)["x"].dims == (24,) for warmup in said.model_warmup)
     config = EngineConfig(product.candidate.precision)
     with load(product.candidate.engine, file, config, Cpu.detect().partition()) as engine:
         assert engine.infer({"x": np.zeros((3, 24), np.float32)})["scores"].shape == (3, 10)

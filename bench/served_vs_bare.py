@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Served ÷ bare: LoadGen against a network behind ``septet serve``, over LoadGen against the same file on the same
+engine in its own process; Offline, and Server under v0.7's latency limit.
+
+Bare and the three ways over the wire run in turn, `--rounds` times; medians of figures and of ratios. Client and
+server have this machine's cores between them, so that a ratio says what everything but the engine takes from it.
+Beside each figure: how many samples the server ran at once, and its CPU a sample. ResNet-50 is at full size, INT8,
+with seeded weights; the rest are the miniatures, in the lowest precision that this CPU computes in.
+
+``--only TEXT`` takes what has every word of it in its name, such as "resnet50 full server grpc" or bert.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optimize
+from ledger import Row, parser_of, report
+from peer import Peer, free_ports, running, septet_command
+from septet.client import Client
+from septet.engines.remote import SHARED
+from septet.errors import NoValidResult
+from septet.harness.ask import Ask
+from septet.harness.bed import Bed
+from septet.harness.job import Progress
+from septet.harness.perform import perform
+from septet.harness.rules import Scenario, rules_of
+from septet.harness.scenario import bounds_of
+from septet.optimize.candidate import Candidate
+from septet.optimize.product import VERSION
+from septet.workloads.entry import plain_form, repository_of, repository_with, served_name
+from septet.workloads.workload import Asked, Size, miniatures, open_workload
+
+TITLE = "Served ÷ bare engine"
+
+SHARED_MEMORY = "HTTP with shared memory"
+WAYS = {"gRPC": "grpc", "HTTP": "http", SHARED_MEMORY: f"http{SHARED}"}
+"""What it is called, and the scheme of its address."""
+
+FIGURES: dict[Scenario, tuple[str, str]] = {
+    "Offline": ("result_samples_per_second", "samples/s"),
+    "Server": ("result_scheduled_samples_per_sec", "queries/s"),
+}
+"""The scenario's figure of merit by LoadGen's name, and its unit."""
+
+FLOOR = 0.95
+"""For ResNet-50 at full size through shared memory; a sample of a miniature takes less than its way does."""
+
+NO_PRODUCTS = Path(os.devnull)
+"""Where nothing optimised lies: the miniatures are served as they are."""
+
+INT8 = Candidate("openvino", "int8", optimize.STATIC)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network as both sides run it: the `candidate` form of `size`, with these `weights`."""
+
+    network: str
+    size: Size
+    weights: str
+    candidate: Candidate
+
+    @property
+    def name(self) -> str:
+        """Network and size, the form and, if they are no trained ones, the weights."""
+        weights = "" if self.weights == "auto" else f" ({self.weights})"
+        return f"{self.network} {self.size}{weights} {self.candidate.words}"
+
+    @property
+    def scenarios(self) -> list[Scenario]:
+        """Those of the two that v0.7 has for it."""
+        return ["Offline"] if rules_of(self.network).server_limit_ms is None else ["Offline", "Server"]
+
+    def repository(self) -> Path:
+        """What a server serves, as `septet serve NETWORK` lays it out, made where it is not there yet."""
+        asked = Asked(self.weights)
+        if self.candidate == plain_form():
+            return repository_of(self.network, self.size, asked, NO_PRODUCTS)
+        workload = open_workload(self.network, self.size, asked)
+        assert workload.model is not None
+        feeds = optimize.feeds_of(self.network, workload, optimize.NETWORKS[self.network])
+        file = optimize.workshop(self.network, workload.model, feeds).file(self.candidate.recipe)
+        return repository_with(self.served, self.candidate, file, lambda: feeds[0])
+
+    @property
+    def served(self) -> str:
+        """What the server calls it."""
+        return served_name(self.network, self.size)
+
+
+def subjects() -> list[Subject]:
+    """All that are measured."""
+    minis = [Subject(network, "mini", "auto", plain_form()) for network in miniatures()]
+    return [Subject("resnet50", "full", "synthetic", INT8), *minis]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one run of one side showed: `rate` is 0 where none was valid. Of the server, how many samples a `batch`
+    had, and its `cpu` in µs a sample."""
+
+    rate: float
+    batch: float = 0.0
+    cpu: float = 0.0
+
+
+class Side:
+    """The bare engine, or one way to the server at `peer`."""
+
+    def __init__(self, ask: Ask, peer: Peer | None = None) -> None:
+        self._ask = ask
+        self._bed = Bed(ask, silent)
+        self._peer = peer
+
+    def run(self, scenario: Scenario) -> Seen:
+        """As `septet bench` runs it: layout and rate are found first; calibrations are made once."""
+        if self._peer is None:
+            return Seen(self._rate(scenario))
+        cpu, samples, batches = self._peer.cpu(), *self._counts(self._peer)
+        rate = self._rate(scenario)
+        now, more, further = self._peer.cpu(), *self._counts(self._peer)
+        if more == samples:
+            return Seen(rate)
+        return Seen(rate, (more - samples) / (further - batches), (now - cpu) / (more - samples) * 1e6)
+
+    def _rate(self, scenario: Scenario) -> float:
+        try:
+            performance = perform(self._bed, bounds_of(self._ask.network, scenario, official=False))
+        except NoValidResult:
+            return 0.0
+        return performance.outcome.figures[FIGURES[scenario][0]]
+
+    def _counts(self, peer: Peer) -> tuple[int, int]:
+        """How many samples the model has answered, and in how many batches."""
+        with Client(f"http://{peer.http}") as client:
+            (found,) = client.statistics(served_name(self._ask.network, self._ask.size))
+        return int(found["inference_count"]), int(found["execution_count"])
+
+
+def silent(words: str, progress: Progress) -> None:
+    """Progress is not shown while something is timed."""
+
+
+@contextmanager
+def served(subject: Subject, repository: Path, folder: Path) -> Iterator[Peer]:
+    """A server of `subject` alone."""
+    ports = free_ports(3)
+    command, environment = septet_command(repository, ports)
+    with running(subject.served, command, environment, ports, folder / f"{subject.served}.log") as peer:
+        yield peer
+
+
+def compare(subject: Subject, wanted: dict[Scenario, list[str]], rounds: int, folder: Path) -> list[Row]:
+    """The rows of one network, over the `wanted` ways in each scenario."""
+    repository = subject.repository()
+    (file,) = (repository / subject.served / VERSION).glob("model.*")
+    bare = Ask(subject.network, folder, subject.size, subject.weights, engine=subject.candidate.engine,
+               precision=subject.candidate.precision, file=file, mode="performance")  # fmt: skip
+    with served(subject, repository, folder) as peer:
+        sides = {"bare": Side(bare)}
+        for way, scheme in WAYS.items():
+            address = f"{scheme}://{peer.grpc if scheme == 'grpc' else peer.http}/{subject.served}"
+            ask = replace(bare, engine=address, precision="served", file=None)
+            sides[way] = Side(ask, peer)
+        rows = []
+        for scenario, ways in wanted.items():
+            seen = in_turn({way: sides[way] for way in ("bare", *ways)}, scenario, rounds)
+            rows += rows_of(f"{subject.name}, {scenario}", scenario, seen, subject.size)
+    return rows
+
+
+def in_turn(sides: dict[str, Side], scenario: Scenario, rounds: int) -> dict[str, list[Seen]]:
+    """What every side showed in each round; every second round goes the other way round."""
+    seen: dict[str, list[Seen]] = {way: [] for way in sides}
+    for turn in range(rounds):
+        for way in sides if turn % 2 == 0 else reversed(sides):
+            seen[way].append(sides[way].run(scenario))
+            print(f"  {scenario}, {way}: {seen[way][-1]}", file=sys.stderr, flush=True)
+    return seen
+
+
+def rows_of(name: str, scenario: Scenario, seen: dict[str, list[Seen]], size: Size) -> list[Row]:
+    """Figures of each side, and what is left of the bare one's over each way."""
+    unit = FIGURES[scenario][1]
+    rows = [Row(f"{name}: bare", statistics.median(one.rate for one in seen["bare"]), unit)]
+    for way in [side for side in seen if side != "bare"]:
+        mine = seen[way]
+        rows += [
+            Row(f"{name}: {way}", statistics.median(one.rate for one in mine), unit),
+            Row(f"{name}: {way}, a batch", statistics.median(one.batch for one in mine), "samples"),
+            Row(f"{name}: {way}, the server", statistics.median(one.cpu for one in mine), "µs CPU a sample"),
+        ]
+        ratios = [over.rate / bare.rate for over, bare in zip(mine, seen["bare"], strict=True) if bare.rate]
+        floor = FLOOR if size == "full" and way == SHARED_MEMORY else None
+        if ratios:
+            rows.append(Row(f"{name}: {way} ÷ bare", statistics.median(ratios), "×", floor=floor))
+    return rows
+
+
+def wanted(subject: Subject, words: list[str]) -> dict[Scenario, list[str]]:
+    """The ways of each scenario that have all `words` in their names."""
+    found = {
+        scenario: [
+            way for way in WAYS if all(word in f"{subject.name}, {scenario}, {way}".lower() for word in words)
+        ]
+        for scenario in subject.scenarios
+    }
+    return {scenario: ways for scenario, ways in found.items() if ways}
+
+
+def main() -> None:
+    """Read what is asked for, measure, print, and where asked write and judge."""
+    parser = parser_of(TITLE)
+    parser.add_argument("--only", default="", metavar="TEXT", help="what has every word of TEXT in its name")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each side (default 3)")
+    asked = parser.parse_args()
+
+    words = asked.only.lower().split()
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = [(subject, ways) for subject in subjects() if (ways := wanted(subject, words))]
+        if not chosen:
+            parser.error(f"nothing has {asked.only!r} in its name")
+        report(
+            lambda: [
+                row for subject, ways in chosen for row in compare(subject, ways, asked.rounds, Path(folder))
+            ],
+            title=TITLE,
+            asked=asked,
+        )
+
+
+if __name__ == "__main__":
+    main()
