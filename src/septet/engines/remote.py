@@ -62,6 +62,8 @@ class RemoteEngine(Engine):
                 lines.append(Line(Client(f"{scheme}://{parts.netloc}"), model, shared))
             found, settings = lines[0].client.metadata(model), lines[0].client.config(model)
         except (Refused, FetchError) as error:
+            for line in lines:
+                line.close()
             raise EngineUnavailable(f"{config.url}: {error}") from error
         inputs, outputs = (tuple(map(_spec, found[kind])) for kind in ("inputs", "outputs"))
         return cls(lines, inputs, outputs, int(settings.get("max_batch_size", 0)))
@@ -114,9 +116,7 @@ class Line:
         placed: dict[str, Placed] = {name: shared.put(array) for name, array in batch.items()}
         wanted = [shared.leave(spec.name, room[spec.name]) if spec.name in room else Wanted(spec.name)
                   for spec in outputs]  # fmt: skip
-        found = self.client.infer(self._model, {}, outputs=wanted, placed=placed, shared=shared)
-        # what lies in shared memory is overwritten by the next request
-        return {name: np.array(array) for name, array in found.items()}
+        return self.client.infer(self._model, {}, outputs=wanted, placed=placed, shared=shared)
 
     def _memory(self, size: int) -> Shared:
         if self._shared is None or self._shared.size < size:
