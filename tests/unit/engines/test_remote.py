@@ -45,6 +45,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     (folder / "conv" / "config.pbtxt").write_text(
         f'backend: "onnxruntime" max_batch_size: {MOST} dynamic_batching {{ }}'
     )
+    (folder / "flat" / "1").mkdir(parents=True)
+    conv_model(folder / "flat" / "1" / "model.onnx")
+    (folder / "flat" / "config.pbtxt").write_text(
+        f'backend: "onnxruntime" max_batch_size: {MOST} '
+        'input { name: "image" data_type: TYPE_FP32 dims: [ 192 ] reshape { shape: [ 3, 8, 8 ] } } '
+        'output { name: "scores" data_type: TYPE_FP32 dims: [ 1, 5 ] reshape { shape: [ 5 ] } }'
+    )
     core = Core([folder], regions=Regions())
     server, ready = Server(core, Settings(FREE, FREE, FREE, exit_seconds=5.0)), threading.Event()
     core.start()
@@ -61,9 +68,9 @@ def address(running: Running, way: str, model: str = "conv") -> str:
     return f"{way}://{server.grpc if way.startswith('grpc') else server.http}/{model}"
 
 
-def opened(running: Running, way: str, streams: int = 1) -> Engine:
+def opened(running: Running, way: str, model: str = "conv", streams: int = 1) -> Engine:
     config = EngineConfig("served", streams=streams)
-    return load(address(running, way), None, config, Cpu.detect().partition())
+    return load(address(running, way, model), None, config, Cpu.detect().partition())
 
 
 def images(count: int) -> Array:
@@ -88,6 +95,15 @@ def test_answers_belong_to_the_caller(running: Running, way: str) -> None:
         engine.infer({"image": images(3)})
         engine.infer({"image": images(4)})
     np.testing.assert_allclose(first, conv_answer(images(2)), atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_shapes_are_those_of_the_models_file_where_clients_send_others(running: Running, way: str) -> None:
+    with opened(running, way, "flat") as engine:
+        assert [spec.shape for spec in (*engine.inputs, *engine.outputs)] == [(None, 3, 8, 8), (None, 5)]
+        for count in (1, 2 * MOST + 1):
+            scores = engine.infer({"image": images(count)})["scores"]
+            np.testing.assert_allclose(scores, conv_answer(images(count)), atol=1e-4)
 
 
 @pytest.mark.parametrize("way", WAYS)
