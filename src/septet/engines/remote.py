@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -16,30 +17,34 @@ from septet.engines.engine import Engine
 from septet.engines.pool import Pool
 from septet.errors import EngineUnavailable, FetchError, InferenceFailed, Refused, UsageError
 from septet.request import Wanted
-from septet.tensor import Tensors, TensorSpec
+from septet.tensor import Array, Tensors, TensorSpec
+from septet.wire.call import Document
 from septet.wire.head import Placed, dtype_of
 
 SHARED = "+shm"
 """How the scheme of an address ends where tensors go through shared memory."""
 
+Specs = tuple[TensorSpec, ...]
+
 
 class RemoteEngine(Engine):
     """One connection a stream; a call of `infer` is one request, or several where batches are too large for one.
 
-    What the server computes in, and on how many cores, is its own affair.
+    `inputs` and `outputs` have the shapes of the model's file, also where clients must send others. What the
+    server computes in, and on how many cores, is its own affair.
     """
 
     precisions = ("served",)
     remote = True
 
-    def __init__(
-        self, lines: list[Line], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], largest: int
-    ) -> None:
+    def __init__(self, lines: list[Line], inputs: Specs, outputs: Specs, settings: Document) -> None:
         self._lines = lines
         self._pool = Pool(lines)
-        self._largest = largest
-        self.inputs = inputs
-        self.outputs = outputs
+        self._largest = int(settings.get("max_batch_size", 0))
+        self._taken, self._given = inputs, outputs
+        lead = 1 if self._largest else 0
+        self.inputs = _reshaped(inputs, settings.get("input", []), lead)
+        self.outputs = _reshaped(outputs, settings.get("output", []), lead)
 
     @classmethod
     def version(cls) -> str:
@@ -62,22 +67,30 @@ class RemoteEngine(Engine):
                 lines.append(Line(Client(f"{scheme}://{parts.netloc}"), model, shared))
             found, settings = lines[0].client.metadata(model), lines[0].client.config(model)
         except (Refused, FetchError) as error:
+            for line in lines:
+                line.close()
             raise EngineUnavailable(f"{config.url}: {error}") from error
         inputs, outputs = (tuple(map(_spec, found[kind])) for kind in ("inputs", "outputs"))
-        return cls(lines, inputs, outputs, int(settings.get("max_batch_size", 0)))
+        return cls(lines, inputs, outputs, settings)
 
     def infer(self, batch: Tensors) -> Tensors:
         self.check(batch)
         size = len(next(iter(batch.values())))
         most = self._largest or size
+        sent = {
+            own.name: _as(batch[own.name], own, wire) for own, wire in zip(self.inputs, self._taken, strict=True)
+        }
         with self._pool.slot() as line:
             parts = [
-                line.infer({name: array[begin : begin + most] for name, array in batch.items()}, self.outputs)
+                line.infer({name: array[begin : begin + most] for name, array in sent.items()}, self._given)
                 for begin in range(0, size, most)
             ]
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        found = parts[0]
+        if len(parts) > 1:
+            found = {name: np.concatenate([part[name] for part in parts]) for name in found}
+        return {
+            own.name: _as(found[own.name], wire, own) for own, wire in zip(self.outputs, self._given, strict=True)
+        }
 
     def close(self) -> None:
         self._pool.close()
@@ -94,7 +107,7 @@ class Line:
         self._shares = shares
         self._shared: Shared | None = None
 
-    def infer(self, batch: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
+    def infer(self, batch: Tensors, outputs: Specs) -> Tensors:
         """One request. Raises InferenceFailed."""
         try:
             if not self._shares:
@@ -103,7 +116,7 @@ class Line:
         except (Refused, FetchError) as error:
             raise InferenceFailed(f"{self._model}: {error}") from error
 
-    def _infer_shared(self, batch: Tensors, outputs: tuple[TensorSpec, ...]) -> Tensors:
+    def _infer_shared(self, batch: Tensors, outputs: Specs) -> Tensors:
         """Inputs, and outputs whose size is known beforehand, go through shared memory."""
         size = len(next(iter(batch.values())))
         room = {spec.name: spec.empty(size).nbytes for spec in outputs if spec.batched}
@@ -114,9 +127,7 @@ class Line:
         placed: dict[str, Placed] = {name: shared.put(array) for name, array in batch.items()}
         wanted = [shared.leave(spec.name, room[spec.name]) if spec.name in room else Wanted(spec.name)
                   for spec in outputs]  # fmt: skip
-        found = self.client.infer(self._model, {}, outputs=wanted, placed=placed, shared=shared)
-        # what lies in shared memory is overwritten by the next request
-        return {name: np.array(array) for name, array in found.items()}
+        return self.client.infer(self._model, {}, outputs=wanted, placed=placed, shared=shared)
 
     def _memory(self, size: int) -> Shared:
         if self._shared is None or self._shared.size < size:
@@ -145,6 +156,28 @@ def _whole(size: int) -> int:
 
 
 def _spec(tensor: Any) -> TensorSpec:
-    shape = tuple(None if int(dim) < 0 else int(dim) for dim in tensor["shape"])
     dtype: np.dtype[Any] = dtype_of(tensor["datatype"], tensor["name"])
-    return TensorSpec(tensor["name"], dtype, shape)
+    return TensorSpec(tensor["name"], dtype, _shape(tensor["shape"]))
+
+
+def _shape(dims: Any) -> tuple[int | None, ...]:
+    return tuple(None if int(dim) < 0 else int(dim) for dim in dims)
+
+
+def _reshaped(specs: Specs, said: Sequence[Document], lead: int) -> Specs:
+    """The tensors as the model's file has them, where the configuration gives them another shape for clients."""
+    own = {
+        each["name"]: _shape(each["reshape"].get("shape", ())) for each in said if each.get("reshape") is not None
+    }
+    return tuple(
+        TensorSpec(spec.name, spec.dtype, spec.shape[:lead] + own[spec.name]) if spec.name in own else spec
+        for spec in specs
+    )
+
+
+def _as(array: Array, now: TensorSpec, then: TensorSpec) -> Array:
+    """`array`, which is of the shape of `now`, in that of `then`, whose free dimensions are the same."""
+    if now.shape == then.shape:
+        return array
+    free = iter([have for dim, have in zip(now.shape, array.shape, strict=True) if dim is None])
+    return array.reshape([next(free) if dim is None else dim for dim in then.shape])

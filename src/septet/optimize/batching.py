@@ -35,7 +35,8 @@ _LEAST = 0.01
 
 @dataclass(frozen=True)
 class Batching:
-    """`instances`, and the `size` of the largest batch that is worth forming of requests for one sample each."""
+    """`instances`, and the `size` of the largest batch that is worth forming of requests for one sample each: 0
+    where a sample is of several rows, and so a batch already."""
 
     instances: int
     size: int
@@ -45,18 +46,20 @@ Clock = Callable[[], float]
 
 
 def batching_of(
-    engine: Engine, feed: Tensors, most: int, cores: int, clock: Clock = time.process_time
+    engine: Engine, feed: Tensors, cores: int, *, single: bool = False, clock: Clock = time.process_time
 ) -> Batching:
     """What is best for `engine`, which has one thread and takes `feed` for one sample, on so many `cores`.
 
-    A sample that makes several rows is not joined with others: it is a batch already.
+    `single` says that its batch is not free.
     """
     seconds = _seconds(engine, feed, clock)
     instances = cores if seconds < SOON else 1
-    if any(len(array) != 1 for array in feed.values()):
+    if single:
         return Batching(instances, 1)
+    if any(len(array) != 1 for array in feed.values()):
+        return Batching(instances, 0)
     size, best, worth, idle = 1, 1 / seconds, 1, 0
-    while idle < 2 and 2 * size <= min(most, LARGEST) and seconds < LONGEST:
+    while idle < 2 and 2 * size <= LARGEST and seconds < LONGEST:
         size *= 2
         seconds = _seconds(engine, {name: np.repeat(array, size, axis=0) for name, array in feed.items()}, clock)
         idle = 0 if size / seconds > GAIN * best else idle + 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 
 import msgspec
@@ -32,13 +31,10 @@ PRODUCT = "product.json"
 VERSION = "1"
 
 LARGEST_CALL = 4 << 20
-"""Where the model's batch is free, a server takes as many samples at once as make inputs of so many bytes: joining
-more of them costs more than the engine gains."""
+"""Where the model's batch is free, a server takes as many samples at once as make inputs of so many bytes, or as
+are worth a batch: joining more of them costs more than the engine gains."""
 
 MAX_BATCH = 16_384
-
-FREE = 512
-"""What a free dimension beside the batch's is taken for."""
 
 _PLATFORMS = {"onnx": 'platform: "onnxruntime_onnx"', "openvino": 'backend: "openvino"'}
 
@@ -136,9 +132,9 @@ def config(name: str, candidate: Candidate, file: Path, feed: Tensors) -> str:
     with load(candidate.engine, file, EngineConfig(candidate.precision, 1), partition) as engine:
         inputs, outputs = engine.inputs, engine.outputs
         batched = all(spec.shape[:1] == (None,) for spec in (*inputs, *outputs))
-        most = _most(inputs) if batched else 0
         given = {spec.name: feed[spec.name] for spec in inputs}
-        found = batching_of(engine, given, max(1, most), len(partition.cores))
+        found = batching_of(engine, given, len(partition.cores), single=not batched)
+        most = max(found.size, _most(given)) if batched else 0
     lines = [
         f"name: {json.dumps(name)}",
         _PLATFORMS[candidate.engine],
@@ -147,7 +143,7 @@ def config(name: str, candidate: Candidate, file: Path, feed: Tensors) -> str:
         *_tensors("input", inputs, batched),
         *_tensors("output", outputs, batched),
         f"instance_group [ {{ kind: KIND_CPU count: {found.instances} }} ]",
-        *(_batches(found, most, given) if batched else []),
+        *(_batches(found, most) if batched else []),
         *_warmups(found, inputs, batched),
     ]
     if candidate.engine == "openvino":
@@ -156,21 +152,21 @@ def config(name: str, candidate: Candidate, file: Path, feed: Tensors) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _batches(found: Batching, most: int, feed: Tensors) -> list[str]:
+def _batches(found: Batching, most: int) -> list[str]:
     """Batches of single samples no larger than is worth it; of any number of rows where samples have several."""
-    if found.size == most or any(len(array) != 1 for array in feed.values()):
+    if found.size in (0, most):
         return ["dynamic_batching { }"]
     return [f"dynamic_batching {{ preferred_batch_size: [ {', '.join(map(str, range(1, found.size + 1)))} ] }}"]
 
 
 def _warmups(found: Batching, inputs: Sequence[TensorSpec], batched: bool) -> list[str]:
     """Every size of batch that will be formed, since engines compile for each; none where lengths are free too."""
-    shapes = [spec.shape[batched:] for spec in inputs]
+    shapes = [_dims(spec, batched) for spec in inputs]
     if any(None in shape for shape in shapes):
         return []
     tensors = " ".join(
         f"inputs {{ key: {json.dumps(spec.name)} value {{ data_type: {_type(spec.dtype)} "
-        f"dims: [ {', '.join(map(str, shape))} ] zero_data: true }} }}"
+        f"dims: [ {_written(shape)} ] zero_data: true }} }}"
         for spec, shape in zip(inputs, shapes, strict=True)
     )
     return [
@@ -179,21 +175,33 @@ def _warmups(found: Batching, inputs: Sequence[TensorSpec], batched: bool) -> li
     ]
 
 
-def _most(inputs: Sequence[TensorSpec]) -> int:
+def _most(feed: Tensors) -> int:
     """The largest batch of a call."""
-    bytes_each = sum(
-        prod(FREE if dim is None else dim for dim in spec.shape[1:]) * spec.dtype.itemsize for spec in inputs
-    )
-    return max(1, min(MAX_BATCH, LARGEST_CALL // bytes_each))
+    bytes_each = sum(array.nbytes / len(array) for array in feed.values())
+    return max(1, min(MAX_BATCH, int(LARGEST_CALL / bytes_each)))
 
 
 def _tensors(kind: str, specs: Sequence[TensorSpec], batched: bool) -> list[str]:
     """A block a tensor; where batches are free, their dimension goes without saying."""
     return [
         f"{kind} [ {{ name: {json.dumps(spec.name)} data_type: {_type(spec.dtype)} "
-        f"dims: [ {', '.join(str(-1 if dim is None else dim) for dim in spec.shape[batched:])} ] }} ]"
+        f"dims: [ {_written(_dims(spec, batched))} ] {'reshape { shape: [ ] } ' * _scalar(spec, batched)}}} ]"
         for spec in specs
     ]
+
+
+def _dims(spec: TensorSpec, batched: bool) -> tuple[int | None, ...]:
+    """A tensor's dimensions as clients see them: that of the batch apart, and one where none is left."""
+    return (1,) if _scalar(spec, batched) else spec.shape[batched:]
+
+
+def _scalar(spec: TensorSpec, batched: bool) -> bool:
+    """Whether a sample has one number of it, without a dimension, which Triton's configurations cannot say."""
+    return len(spec.shape) == batched
+
+
+def _written(dims: Sequence[int | None]) -> str:
+    return ", ".join(str(-1 if dim is None else dim) for dim in dims)
 
 
 def _type(dtype: np.dtype[np.generic]) -> str:

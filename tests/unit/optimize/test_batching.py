@@ -39,8 +39,8 @@ class Clocked(Engine):
         pass
 
 
-def found(engine: Clocked, rows: int = 1, most: int = 1_000, cores: int = 4) -> Batching:
-    return batching_of(engine, {"x": np.zeros((rows, 3), np.float32)}, most, cores, lambda: engine.now)
+def found(engine: Clocked, rows: int = 1, *, single: bool = False) -> Batching:
+    return batching_of(engine, {"x": np.zeros((rows, 3), np.float32)}, 4, single=single, clock=lambda: engine.now)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_what_the_first_call_of_a_size_costs_does_not_count() -> None:
     assert found(Clocked(0.0, 1e-3, compiling=0.05)) == found(Clocked(0.0, 1e-3))
 
 
-def test_no_batch_is_larger_than_the_model_takes() -> None:
-    engine = Clocked(1e-3, 1e-4)
-    assert found(engine, most=5) == Batching(4, 4)
-    assert max(engine.sizes) == 4
+def test_a_network_whose_batch_is_not_free_is_called_as_it_is() -> None:
+    engine = Clocked(1e-3, 1e-6)
+    assert found(engine, rows=3, single=True) == Batching(4, 1)
+    assert set(engine.sizes) == {3}
 
 
 def test_a_long_call_is_not_repeated_and_no_larger_one_tried() -> None:
@@ -78,5 +78,5 @@ def test_a_long_call_is_not_repeated_and_no_larger_one_tried() -> None:
 
 def test_a_sample_of_several_rows_is_a_batch_already() -> None:
     engine = Clocked(1e-3, 1e-6)
-    assert found(engine, rows=100) == Batching(4, 1)
+    assert found(engine, rows=100) == Batching(4, 0)
     assert set(engine.sizes) == {100}
