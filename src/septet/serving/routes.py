@@ -122,7 +122,7 @@ class Routes:
             read = wire.read_request(model, version, body, length, self._plane.regions)
         exchange.request = read.request
         exchange.body = b""
-        self._plane.submit(read.request, partial(self._mailbox.post, partial(self._answer, exchange, read)))
+        self._mailbox.ask(read.request, partial(self._answer, exchange, read))
 
     def _answer(self, exchange: Exchange, read: wire.Read, response: Response) -> None:
         """On the loop, with the model's answer."""
