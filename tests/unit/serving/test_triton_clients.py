@@ -190,7 +190,7 @@ def test_deadline_and_cancellation_reach_the_request(running: Running) -> None:
         assert running.plane.cancelled.wait(5)
         request = running.plane.requests[-1]
         assert request.deadline is not None
-        assert 0.2e9 < request.deadline - request.arrived <= 0.3e9
+        assert 0.2e9 < request.deadline - request.arrived <= 0.31e9  # grpcio rounds up
         running.plane.cancelled.clear()
         call = talk.async_infer("slow", [tensor], lambda result, error: None)
         while len(running.plane.requests) < 2:
