@@ -55,9 +55,11 @@ def test_it_measures_us(server: Peer, model: str, words: list[str]) -> None:
         timeout=120,
     )
     told = done.stdout + done.stderr
-    unstable = "Failed to obtain stable measurement" in told  # the machine's, not the server's
-    assert done.returncode == 0 or unstable, told[-4000:]
-    counts = [int(count) for count in re.findall(r"Request count: (\d+)", told)]
-    assert counts, told[-4000:]
-    assert max(counts) >= 200
+    passes = [float(rate) for rate in re.findall(r"throughput: ([\d.]+) infer/sec", told)]
+    assert passes, told[-4000:]
+    assert min(passes) > 0
+    if "Failed to obtain stable measurement" in told:  # the machine's unrest, and no fault of the server's
+        return
+    assert done.returncode == 0, told[-4000:]
+    assert max(int(count) for count in re.findall(r"Request count: (\d+)", told)) >= 200
     assert re.search(r"Inference count: [1-9]", told), "the server's statistics count what it asked"
