@@ -2,10 +2,12 @@
 """Mixed load for a long time, while models are reloaded, their processes killed, and requests given up.
 
 Clients over HTTP and gRPC ask two models, on ONNX Runtime and in Python, for tensors of many lengths, in closed
-loops. Meanwhile models are loaded anew, the Python model's process is killed, and connections are cut in the
-middle of a request. Every answer is compared with what was sent. Only a killed process may make an answer an
-error, and only the Python model's. Resident memory is that of the server and its children, by proportional share,
-in the last tenth of the time against the first after a tenth of warming up.
+loops; others send many calls at once over one connection and cancel some, or stream. Meanwhile models are loaded
+anew, the Python model's process is killed, and connections are cut in the middle of a request. Every answer is
+compared with what was sent, and where they come side by side, by the request's id: each once, none twice. Only a
+killed process may make an answer or a reload an error, and only the Python model's. Resident memory is that of the
+server and its children, by proportional share, in the last tenth of the time against the first after a tenth of
+warming up.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 
@@ -32,9 +36,16 @@ from ledger import Row, report
 from peer import Peer, free_ports, running, septet_command, write_repository
 from septet.client import Client
 from septet.errors import Refused, SeptetError
+from septet.request import Request
+from septet.stubs import SERVICE, service_pb2
+from septet.wire import proto
+from septet.wire.shm import Regions
 
 LOOPS = 3
+MANY = 32
+"""Calls at once, and requests of a stream."""
 RELOAD_SECONDS, KILL_SECONDS, CUT_SECONDS, LOOK_SECONDS = 1.0, 5.0, 0.2, 0.5
+NOTHING = Regions()
 GROWTH = 5.0
 """Percent by which resident memory may grow."""
 
@@ -58,6 +69,7 @@ class Soak:
             for model in ("identity_onnx", "identity_py")
             for seed in range(LOOPS)
         ]
+        threads += [threading.Thread(target=self._at_once, args=(act,)) for act in (self._call, self._stream)]
         threads += [
             threading.Thread(target=self._every, args=each)
             for each in (
@@ -87,6 +99,42 @@ class Soak:
                 except SeptetError as error:
                     self._count("unexpected", f"{model}: {error}")
 
+    def _at_once(self, act: Callable[[grpc.Channel, list[bytes]], list[bytes]]) -> None:
+        """Send many requests side by side, each with an id and a tensor of its own, and tally the answers."""
+        with grpc.insecure_channel(self.server.grpc) as channel:
+            while time.monotonic() < self._end:
+                try:
+                    self._tally(act(channel, [_numbered(number) for number in range(MANY)]))
+                except grpc.RpcError as error:
+                    self._count("unexpected", str(error.details()))
+
+    def _call(self, channel: grpc.Channel, messages: list[bytes]) -> list[bytes]:
+        calls = [channel.unary_unary(f"/{SERVICE}/ModelInfer").future(each, timeout=30) for each in messages]
+        for call in random.sample(calls, MANY // 4):
+            if call.cancel():
+                calls.remove(call)
+                self._count("cancelled")
+        return [call.result() for call in calls]
+
+    def _stream(self, channel: grpc.Channel, messages: list[bytes]) -> list[bytes]:
+        stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        parts = [
+            service_pb2.ModelStreamInferResponse.FromString(each) for each in stream(iter(messages), timeout=30)
+        ]
+        for part in parts:
+            if part.error_message:
+                self._count("unexpected", part.error_message)
+        answers = [part.infer_response for part in parts if not part.error_message]
+        if sorted(int(each.id) for each in answers) != list(range(MANY)):
+            self._count("unexpected", "a stream's answers are not each there once")
+        return [each.SerializeToString() for each in answers]
+
+    def _tally(self, messages: list[bytes]) -> None:
+        for message in messages:
+            got = proto.read_response(message, NOTHING)
+            right = np.array_equal(got.outputs["OUTPUT0"], np.full((1, 100), int(got.id), np.float32))
+            self._count("answered" if right else "wrong")
+
     def _count(self, what: str, words: str = "") -> None:
         with self._lock:
             self.seen[what] += 1
@@ -104,6 +152,10 @@ class Soak:
         try:
             urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=60).close()
             self._count("reloads")
+        except urllib.error.HTTPError as error:
+            words = error.read().decode()
+            killed = model == "identity_py" and "process died" in words
+            self._count("killed" if killed else "unexpected", f"reload of {model}: {words}")
         except OSError as error:
             self._count("unexpected", f"reload of {model}: {error}")
 
@@ -138,6 +190,12 @@ class Soak:
         return 100 * (statistics.median(self.resident[-part:]) / first - 1)
 
 
+def _numbered(number: int) -> bytes:
+    """A request whose tensor tells its id."""
+    tensor = np.full((1, 100), number, np.float32)
+    return b"".join(proto.write_request(Request("identity_onnx", {"INPUT0": tensor}, id=str(number))))
+
+
 def measure(minutes: float) -> list[Row]:
     """Soak a server."""
     with tempfile.TemporaryDirectory() as place:
@@ -155,6 +213,7 @@ def measure(minutes: float) -> list[Row]:
         Row("answers, wrong", seen["wrong"], "requests", ceiling=0),
         Row("errors because a process was killed", seen["killed"], "requests"),
         Row("errors for any other reason", seen["unexpected"], "requests", ceiling=0),
+        Row("calls cancelled", seen["cancelled"], "requests"),
         Row("models loaded anew", seen["reloads"], "times"),
         Row("processes killed", seen["kills"], "times"),
         Row("connections cut", seen["cuts"], "times"),

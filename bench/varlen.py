@@ -6,8 +6,8 @@
 2. ``server``: the same under LoadGen's Server, on all cores, with batches of like lengths: the highest rate at
    which queries keep a latency. BERT-large on two cores cannot keep v0.7's 130 ms, so the limit is a multiple of
    what one padded window takes alone; v0.7's is 20 times that of a T4 (6.46 ms, NVIDIA's results). Probes are of
-   so few queries that LoadGen's own early stopping would not judge them: all of them must keep the limit. Both
-   sides get LoadGen's same arrivals, faster or slower.
+   so few queries that a 99th percentile would be the worst of them: nine in ten must keep the limit. Both sides
+   get LoadGen's same arrivals, faster or slower.
 3. ``mini``: the miniature under v0.7's real 130 ms, as ``septet bench`` searches it.
 """
 
@@ -48,7 +48,7 @@ ROUNDS, BATCH = 3, 4
 LIMIT = 4.0
 """The limit in Server, in latencies of one padded window on all cores."""
 
-QUERIES = 50
+QUERIES, KEPT = 50, 0.9
 TOLERANCE = 0.1
 
 
@@ -131,7 +131,7 @@ def server_rows() -> list[Row]:
         limit = LIMIT * beds[True].calibration(1).seconds[1]
         rates = {padded: _highest_rate(bed, limit) for padded, bed in beds.items()}
     title = f"BERT-large (synthetic), {ENGINE} {PRECISION}, {beds[True].threads} threads, Server"
-    within = f"all of {QUERIES} queries within {limit:.2f} s ({LIMIT:g} padded windows)"
+    within = f"{KEPT:.0%} of {QUERIES} queries within {limit:.2f} s ({LIMIT:g} padded windows)"
     return [
         Row(f"{title}, {within}: own length", rates[False], "queries/s"),
         Row(f"{title}: padded to 384", rates[True], "queries/s"),
@@ -142,12 +142,16 @@ def server_rows() -> list[Row]:
 def _highest_rate(bed: Bed, limit: float) -> float:
     layout = server_layout(bed, limit)
     bounds = replace(
-        bounds_of("bert", "Server", official=False), min_seconds=1.0, min_queries=QUERIES, limit_seconds=limit
+        bounds_of("bert", "Server", official=False),
+        min_seconds=1.0,
+        min_queries=QUERIES,
+        limit_seconds=limit,
+        percentile=KEPT,
     )
 
     def keeps(rate: float) -> bool:
         outcome = bed.measure(bounds, layout, rate, "probing", give_up=True)
-        kept = not outcome.hopeless and outcome.figures["result_max_latency_ns"] <= 1e9 * limit
+        kept = not outcome.hopeless and outcome.figures["result_90.00_percentile_latency_ns"] <= 1e9 * limit
         way = "padded" if bed.ask.padded else "own length"
         print(f"{way}, {layout}: {rate:.3g} queries/s {'kept' if kept else 'missed'}", file=sys.stderr, flush=True)
         return kept

@@ -58,12 +58,14 @@ MODELS: dict[str, Callable[[Request], dict[str, Array]]] = {
 
 class FakePlane:
     """Answers from a thread of its own. ``slow`` waits for its parameter's seconds or until it is cancelled;
-    ``repeat`` answers each element of IN by itself, as a decoupled model does."""
+    ``repeat`` answers each element of IN by itself, as a decoupled model does, and ``endless`` the first of them
+    until it is cancelled. ``held`` waits for `go_on`."""
 
     def __init__(self) -> None:
         self.regions = Regions()
         self.requests: list[Request] = []
         self.cancelled = threading.Event()
+        self.go_on = threading.Event()
         self.loaded: list[tuple[str, Mapping[str, Parameter | bytes]]] = []
         self.closed = False
         self._ready = True
@@ -79,6 +81,15 @@ class FakePlane:
                 time.sleep(0.005)
             if request.cancelled:
                 self.cancelled.set()
+        if request.model == "held":
+            self.go_on.wait(20)
+        while request.model == "endless":
+            element = next(iter(request.inputs.values())).reshape(-1)[:1]
+            answer(Response("endless", "1", request.id, {"OUT": element}, final=False))
+            time.sleep(0.01)
+            if request.cancelled:
+                self.cancelled.set()
+                return
         if request.model == "repeat":
             for element in next(iter(request.inputs.values())).reshape(-1):
                 answer(Response("repeat", "1", request.id, {"OUT": np.array([element])}, final=False))
@@ -95,7 +106,7 @@ class FakePlane:
             answer(Response(request.model, error=error))  # type: ignore[arg-type]
 
     def _known(self, model: str) -> None:
-        if model and model not in (*MODELS, "slow", "repeat", "words"):
+        if model and model not in (*MODELS, "slow", "repeat", "endless", "words"):
             raise ModelUnknown(f"Request for unknown model: '{model}' is not found")
 
     def live(self) -> bool:
@@ -116,8 +127,12 @@ class FakePlane:
 
     def model_metadata(self, model: str, version: str = "") -> Document:
         self._known(model)
-        datatype = {"words": "BYTES", "repeat": "INT32"}.get(model, "FP32")
-        tensor = {"name": "IN" if model == "repeat" else "INPUT0", "datatype": datatype, "shape": [-1]}
+        datatype = {"words": "BYTES", "repeat": "INT32", "endless": "INT32"}.get(model, "FP32")
+        tensor = {
+            "name": "IN" if model in ("repeat", "endless") else "INPUT0",
+            "datatype": datatype,
+            "shape": [-1],
+        }
         return {"name": model, "versions": ["1"], "platform": "fake", "inputs": [tensor], "outputs": [tensor]}
 
     def model_config(self, model: str, version: str = "") -> Any:

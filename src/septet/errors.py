@@ -70,8 +70,8 @@ from enum import Enum
 class Status(Enum):
     """What became of a request: Triton's code, and the numbers that HTTP and gRPC have for it.
 
-    As in Triton's ``http_server.cc`` and ``grpc_utils.cc``; TOO_LARGE and DEADLINE, which Triton lacks, follow
-    RFC 9110 and gRPC's own table.
+    As in Triton's ``http_server.cc`` and ``grpc_utils.cc``; TOO_LARGE, DEADLINE and OVERLOADED, which Triton
+    lacks, follow RFC 9110 and gRPC's own table.
     """
 
     UNKNOWN = ("UNKNOWN", 400, 2)
@@ -85,6 +85,7 @@ class Status(Enum):
     FORBIDDEN = ("FORBIDDEN", 403, 7)
     TOO_LARGE = ("TOO_LARGE", 413, 8)
     DEADLINE = ("DEADLINE", 504, 4)
+    OVERLOADED = ("OVERLOADED", 503, 8)
 
     def __init__(self, code: str, http: int, grpc: int) -> None:
         self.code = code
@@ -244,6 +245,12 @@ class TooLarge(ServingError):
     """The request, or what it unpacks to, is larger than the server's limit."""
 
     status = Status.TOO_LARGE
+
+
+class Overloaded(ServingError):
+    """The server holds as many bytes of requests as it may; the same request may succeed a moment later."""
+
+    status = Status.OVERLOADED
 
 
 class Unsupported(ServingError):

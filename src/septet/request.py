@@ -55,6 +55,8 @@ class Request:
     arrived: int = field(default_factory=monotonic_ns)
     deadline: int | None = None
     cancelled: bool = False
+    keeps: object = None
+    """What is to live as long as the request: a server's count of the bytes that it holds."""
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: what has not begun to run never will."""

@@ -14,14 +14,16 @@ from typing import cast
 from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
+from septet.serving.budget import FREE, Budget, Charge
 from septet.serving.failure import told
+from septet.serving.lane import Lane, Step, Work
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
 from septet.stubs import SERVICE
 from septet.tensor import Buffer
 from septet.wire import proto
-from septet.wire.encoding import FORMATS, LEVELS, compress, decompress
+from septet.wire.encoding import FORMATS, LEVELS, LONG, compress, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
@@ -73,7 +75,10 @@ class Call:
     __slots__ = (
         "begun",
         "bytes",
+        "charge",
+        "deflating",
         "ended",
+        "inflating",
         "message",
         "opening",
         "over",
@@ -90,6 +95,10 @@ class Call:
         self.opening = opening
         self.reader = MessageReader(limit)
         self.message: memoryview | None = None
+        self.charge: Charge | None = None
+        """Of the message that is being received; of a call that takes one message, until the call is over."""
+        self.inflating: Lane | None = None
+        self.deflating: Lane | None = None
         self.requests: set[Request] = set()
         self.timer: asyncio.TimerHandle | None = None
         self.begun = False
@@ -100,9 +109,20 @@ class Call:
         self.withheld = 0
         """Bytes whose acknowledgement waits until there are fewer requests."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that came is taken, and all answers are sent."""
+        lanes = (self.inflating, self.deflating)
+        return not self.requests and not any(lane is not None and lane.busy for lane in lanes)
+
+    def takes(self, limit: int) -> bool:
+        """Whether the client may send more, with up to `limit` requests on their way."""
+        return len(self.requests) <= limit and not (self.inflating is not None and self.inflating.busy)
+
     def cancel(self) -> None:
         """Nobody waits any more."""
         self.over = True
+        self.message = self.charge = self.inflating = self.deflating = None
         for request in self.requests:
             request.cancel()
         self.requests.clear()
@@ -111,13 +131,17 @@ class Call:
 
 
 Answerer = Callable[[Call, Request, Response], None]
+Sender = Callable[[Call, Sequence[Buffer]], None]
 
 
 class Grpc:
     """What all gRPC connections of one server have in common."""
 
-    def __init__(self, plane: Plane, mailbox: Mailbox, executor: Executor, limits: GrpcLimits) -> None:
+    def __init__(
+        self, plane: Plane, mailbox: Mailbox, executor: Executor, limits: GrpcLimits, budget: Budget
+    ) -> None:
         self.plane = plane
+        self.budget = budget
         self.mailbox = mailbox
         self.executor = executor
         self.limits = limits
@@ -251,29 +275,74 @@ class GrpcConnection(asyncio.BufferedProtocol):
         call.bytes += size
         try:
             for compressed, message in call.reader.feed(event.data):
-                plain = self._plain(call, message) if compressed else message
-                if call.opening.method == STREAM:
-                    self._stream_message(call, plain)
-                elif call.message is None:
-                    call.message = plain
+                if compressed or call.inflating is not None:
+                    self._inflate(call, message, compressed)
                 else:
-                    raise RequestInvalid("more than one message in a call that takes one")
+                    self._message(call, message)
+            if call.bytes > FREE and call.reader.filled > FREE:
+                self._hold(call, call.reader.filled)
         except Exception as error:
             self._http.acknowledge(event.stream, size)
             self._fail(call, error)
             return
-        if len(call.requests) <= self._limits.pending:
+        if call.takes(self._limits.pending):
             self._http.acknowledge(event.stream, size)
         else:
             call.withheld += size
         if event.ended:
             self._ended(call)
 
-    def _plain(self, call: Call, message: memoryview) -> memoryview:
+    def _message(self, call: Call, message: memoryview) -> None:
+        """Take a whole message, inflated where it was compressed."""
+        if len(message) > FREE:
+            self._hold(call, len(message))
+        if call.opening.method == STREAM:
+            self._stream_message(call, message)
+        elif call.message is None:
+            call.message = message
+        else:
+            raise RequestInvalid("more than one message in a call that takes one")
+
+    def _hold(self, call: Call, size: int) -> None:
+        """Count a message of `call` as `size` bytes that the server holds. Raises Overloaded."""
+        if call.charge is None:
+            call.charge = Charge(self._front.budget)
+        call.charge.grow(size)
+
+    def _inflate(self, call: Call, message: memoryview, compressed: bool) -> None:
+        """Take a message that is compressed, or is behind one; a long one on a thread."""
         encoding = call.opening.encoding
         if encoding not in FORMATS:
             raise RequestInvalid("a compressed message, and no grpc-encoding that says how")
-        return memoryview(decompress(message, encoding, self._limits.message))
+        if call.inflating is None:
+            call.inflating = self._lane(call)
+        limit = self._limits.message
+        work: Work = partial(decompress, message, encoding, limit) if compressed else lambda: message
+        call.inflating.run(Step(work, partial(self._inflated, call), long=compressed and len(message) > LONG))
+
+    def _inflated(self, call: Call, plain: Buffer) -> None:
+        if not call.over:
+            self._message(call, memoryview(plain))
+
+    def _lane(self, call: Call) -> Lane:
+        """What keeps the order of messages that threads work on."""
+        return Lane(
+            self._front.loop, self._front.executor, partial(self._fail, call), partial(self._moved_on, call)
+        )
+
+    def _moved_on(self, call: Call) -> None:
+        """A thread is done with a message of `call`."""
+        if not call.over:
+            self._release(call)
+            if call.ended:
+                self._ended(call)
+        self.flush()
+
+    def _release(self, call: Call) -> None:
+        """Let the client send more, where it may."""
+        if call.withheld and call.takes(self._limits.pending):
+            self._http.acknowledge(call.stream, call.withheld)
+            call.withheld = 0
 
     def _ended(self, call: Call) -> None:
         """The client has said all it has to say."""
@@ -282,6 +351,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(call, RequestInvalid("the message is cut off"))
         elif call.opening.method == STREAM:
             self._end_stream_if_over(call)
+        elif call.inflating is not None and call.inflating.busy:
+            return
         elif call.message is None:
             self._fail(call, RequestInvalid("a call without a message"))
         else:
@@ -316,6 +387,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         request = proto.read_request(message, self._plane.regions)
         if call.opening.timeout is not None:
             request.deadline = request.arrived + call.opening.timeout
+        request.keeps, call.charge = call.charge, None
         call.requests.add(request)
         self._plane.submit(request, partial(self._front.mailbox.post, partial(answer, call, request)))
 
@@ -366,20 +438,24 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 self._fail(call, error)
                 return
             self._send(call, stream_error(request.id, error))
-        if call.withheld and len(call.requests) <= self._limits.pending:
-            self._http.acknowledge(call.stream, call.withheld)
-            call.withheld = 0
+        self._release(call)
         self._end_stream_if_over(call)
 
     def _send(self, call: Call, chunks: list[Buffer]) -> None:
         if not call.begun:
             call.begun = True
             self._http.send_headers(call.stream, self._head(call))
-        self._http.send_data(call.stream, self._enveloped(call, chunks))
+        if self._compresses(call):
+            self._deflate(call, chunks, self._send_enveloped)
+        else:
+            self._send_enveloped(call, enveloped(chunks))
+
+    def _send_enveloped(self, call: Call, chunks: Sequence[Buffer]) -> None:
+        self._http.send_data(call.stream, chunks)
         self._front.dirty.add(self)
 
     def _end_stream_if_over(self, call: Call) -> None:
-        if call.ended and not call.requests and not call.over:
+        if call.ended and not call.over and call.settled:
             if not call.begun:
                 self._http.send_headers(call.stream, RESPONSE_HEAD)
             self._http.send_trailers(call.stream, OK_TAIL)
@@ -393,16 +469,29 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _compresses(self, call: Call) -> bool:
         return self._limits.compression != "none" and call.opening.takes_gzip
 
-    def _enveloped(self, call: Call, chunks: Sequence[Buffer]) -> list[Buffer]:
-        if self._compresses(call):
-            return enveloped([compress(chunks, "gzip", LEVELS[self._limits.compression])], True)
-        return enveloped(chunks)
+    def _deflate(self, call: Call, chunks: Sequence[Buffer], then: Sender) -> None:
+        """Compress a message, a long one on a thread, and send it as `then` does, in its turn."""
+        if call.deflating is None:
+            call.deflating = self._lane(call)
+
+        def send(packed: Buffer) -> None:
+            if not call.over:
+                then(call, enveloped([packed], compressed=True))
+
+        work = partial(compress, chunks, "gzip", LEVELS[self._limits.compression])
+        call.deflating.run(Step(work, send, long=sum(map(len, chunks)) > FREE))
 
     def _finish(self, call: Call, chunks: Sequence[Buffer]) -> None:
         """The answer to a call that has one."""
         if call.over:
             return
-        self._http.respond(call.stream, self._head(call), self._enveloped(call, chunks), OK_TAIL)
+        if self._compresses(call):
+            self._deflate(call, chunks, self._respond)
+        else:
+            self._respond(call, enveloped(chunks))
+
+    def _respond(self, call: Call, chunks: Sequence[Buffer]) -> None:
+        self._http.respond(call.stream, self._head(call), chunks, OK_TAIL)
         self._forget(call)
 
     def _fail(self, call: Call, error: BaseException) -> None:

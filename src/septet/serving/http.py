@@ -18,7 +18,9 @@ from typing import cast
 import httptools
 import numpy as np
 
+from septet.errors import Overloaded
 from septet.request import Request
+from septet.serving.budget import FREE, Budget, Charge
 from septet.tensor import Buffer
 from septet.wire.memory import Memory
 
@@ -42,7 +44,7 @@ class HttpLimits:
     """For a client to read what waits for it."""
     linger_seconds: float = 2.0
     """How long an unread body is read and thrown away, so that its refusal can arrive."""
-    direct: int = 64 << 10
+    direct: int = FREE
     """A body that is longer, and says so, is read to where it will stay."""
     small_pieces: int = 10_000
     """Pieces of a body after which their average must be `piece` bytes."""
@@ -50,6 +52,9 @@ class HttpLimits:
 
 
 JSON, BINARY, TEXT = "application/json", "application/octet-stream", "text/plain"
+
+ONCE = {b"host", b"transfer-encoding", b"content-encoding", b"inference-header-content-length"}
+"""Headers that say how a request is to be read: given twice, it could be read in two ways."""
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -60,6 +65,7 @@ class Exchange:
     __slots__ = (
         "answered",
         "body",
+        "charge",
         "chunks",
         "connection",
         "headers",
@@ -82,6 +88,14 @@ class Exchange:
         self.answered = False
         self.streaming = False
         self.chunks: list[Buffer] = []
+        self.charge: Charge | None = None
+
+    def hold(self, size: int) -> None:
+        """Count the body as `size` bytes that the server holds. Raises Overloaded."""
+        if size > FREE:
+            if self.charge is None:
+                self.charge = Charge(self.connection.budget)
+            self.charge.grow(size)
 
     def header(self, name: bytes) -> str | None:
         """A header's value; `name` is in lower case."""
@@ -151,9 +165,15 @@ class HttpConnection(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, route: Router, connections: set[HttpConnection], limits: HttpLimits, scratch: memoryview
+        self,
+        route: Router,
+        connections: set[HttpConnection],
+        limits: HttpLimits,
+        scratch: memoryview,
+        budget: Budget,
     ) -> None:
         self.limits = limits
+        self.budget = budget
         self._route = route
         self._all = connections
         self._scratch = scratch
@@ -186,6 +206,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             if exchange.request is not None:
                 exchange.request.cancel()
         self._waiting.clear()
+        self._current = self._direct = None
+        self._parser = cast(httptools.HttpRequestParser, None)  # a circle, that only a rare collection would free
 
     def pause_writing(self) -> None:
         self._stuck = time.monotonic()
@@ -204,7 +226,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._filled += nbytes
         self._message_bytes += nbytes
-        if self._filled == len(self._direct):
+        self._hold(self._filled)
+        if self._direct is not None and self._filled == len(self._direct):
             self.on_message_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -248,8 +271,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if exchange is None or self._head_done:  # trailers say nothing here
             return
         name = name.lower()
-        if name == b"host" and name in exchange.headers:
-            self.refuse(400, "two Host headers")
+        if name in exchange.headers and name in ONCE:
+            self.refuse(400, f"two {name.decode()} headers")
         exchange.headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -291,6 +314,16 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.refuse(413, f"the body has more than {self.limits.body} bytes")
         elif self._pieces > self.limits.small_pieces and len(exchange.body) < self._pieces * self.limits.piece:
             self.refuse(413, "the body comes in too many small pieces")
+        else:
+            self._hold(len(exchange.body))
+
+    def _hold(self, size: int) -> None:
+        """Count what there is of the body, or refuse it where all connections together hold too much."""
+        if self._current is not None:
+            try:
+                self._current.hold(size)
+            except Overloaded as error:
+                self.refuse(error.status.http, str(error))
 
     def on_message_complete(self) -> None:
         exchange, self._current = self._current, None

@@ -27,12 +27,12 @@ from septet.serving.plane import Plane
 from septet.serving.rpc import statistics_of
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
-from septet.wire.encoding import accepted, compress, decompress
+from septet.wire.encoding import LONG, accepted, compress, decompress
 from septet.wire.head import check_name
 from septet.wire.memory import Memory
 
 LARGE = 64 << 10
-"""Above so many bytes, (de)compression leaves the event loop."""
+"""Above so many bytes, compression leaves the event loop."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -89,8 +89,8 @@ class Routes:
         encoding = exchange.header(b"content-encoding") if b"content-encoding" in exchange.headers else None
         if encoding is None or encoding.lower() == "identity":
             serve(exchange, found)
-        elif len(exchange.body) <= LARGE // 16:
-            exchange.body = decompress(exchange.body, encoding.lower(), self._limit)
+        elif len(exchange.body) <= LONG:
+            self._inflated(exchange, decompress(exchange.body, encoding.lower(), self._limit))
             serve(exchange, found)
         else:
             task = self._loop.run_in_executor(
@@ -100,11 +100,15 @@ class Routes:
 
     def _decompressed(self, exchange: Exchange, found: Found, serve: Server, task: asyncio.Future[bytes]) -> None:
         try:
-            exchange.body = task.result()
+            self._inflated(exchange, task.result())
             if not exchange.answered:
                 serve(exchange, found)
         except Exception as error:
             refuse(exchange, error)
+
+    def _inflated(self, exchange: Exchange, plain: bytes) -> None:
+        exchange.hold(len(plain))
+        exchange.body = plain
 
     def _infer(self, exchange: Exchange, found: Found) -> None:
         names, body = found.names, exchange.body

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 
 import uvloop
 
+from septet.devices.cpu import Cpu
 from septet.errors import PortUnavailable
+from septet.serving.budget import SHARE, Budget
 from septet.serving.fallback import FallbackGrpc
 from septet.serving.grpc import Grpc, GrpcConnection, GrpcLimits
 from septet.serving.http import TEXT, Exchange, HttpConnection, HttpLimits
@@ -31,8 +33,11 @@ BACKLOG = 4096
 SCRATCH = 32 << 10
 """Bytes read at once, of anything but a long body."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
+
+ARENAS = 2
+"""Of glibc's; one interpreter lock lets few threads allocate at the same time."""
 
 LAME_SECONDS, PARTING_SECONDS = 1.0, 1.0
 """How long a server that ends still tells newcomers so, and waits for clients to take their leave."""
@@ -67,12 +72,15 @@ class Settings:
     """Whether grpcio's own server carries gRPC, instead of Septet's."""
     http_limits: HttpLimits = field(default_factory=HttpLimits)
     grpc_limits: GrpcLimits = field(default_factory=GrpcLimits)
+    held: int = 0
+    """Bytes of requests that all connections together may hold; 0 is a share of the machine's memory."""
 
 
 class Server:
     """Serves `plane` until it is told to stop."""
 
     def __init__(self, plane: Plane, settings: Settings) -> None:
+        _keep_memory()
         self._plane = plane
         self._settings = settings
         self._sockets = _bound_all(settings)
@@ -82,6 +90,7 @@ class Server:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: set[HttpConnection] = set()
+        self.budget = Budget(settings.held or int(SHARE * Cpu.detect().memory * 2**30))
 
     def run(self, started: Callable[[], None] = lambda: None) -> bool:
         """Serve until SIGTERM, SIGINT or `stop`; whether all that was under way was finished in time.
@@ -105,7 +114,6 @@ class Server:
         mailbox = Mailbox(loop)
         listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
         sweeper = asyncio.create_task(self._sweep(grpc))
-        _keep_memory()
         gc.freeze()  # what is there now stays: collections need not look at it again
         log.info("serving: HTTP %s, gRPC %s, metrics %s", self.http, self.grpc, self.metrics)
         started()
@@ -146,19 +154,21 @@ class Server:
         if http is not None:
             listeners.append(
                 await loop.create_server(
-                    lambda: HttpConnection(routes, self._connections, limits, scratch), sock=http, backlog=BACKLOG
+                    lambda: HttpConnection(routes, self._connections, limits, scratch, self.budget),
+                    sock=http,
+                    backlog=BACKLOG,
                 )
             )
         if grpc is not None and self._settings.grpcio:
             grpc.close()
             fallback = FallbackGrpc(self._plane, str(self.grpc), self._settings.grpc_limits)
         elif grpc is not None:
-            front = Grpc(self._plane, mailbox, executor, self._settings.grpc_limits)
+            front = Grpc(self._plane, mailbox, executor, self._settings.grpc_limits, self.budget)
             listeners.append(await loop.create_server(front.connection, sock=grpc, backlog=BACKLOG))
         if metrics is not None:
             listeners.append(
                 await loop.create_server(
-                    lambda: HttpConnection(self._metrics, self._connections, limits, scratch),
+                    lambda: HttpConnection(self._metrics, self._connections, limits, scratch, self.budget),
                     sock=metrics,
                     backlog=BACKLOG,
                 )
@@ -222,10 +232,18 @@ class Server:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what large tensors gave back, instead of asking the kernel for fresh pages each time."""
+    """Have glibc keep what large tensors gave back, instead of asking the kernel for fresh pages each time.
+
+    It keeps it in each of its arenas, and makes new ones as threads come and go (by the manual of mallopt, up to
+    eight times as many as there are cores): there are few of them here, so that what is kept is bounded.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for setting, value in ((M_TRIM_THRESHOLD, 256 << 20), (M_MMAP_THRESHOLD, 32 << 20)):
+        for setting, value in (
+            (M_TRIM_THRESHOLD, 256 << 20),
+            (M_MMAP_THRESHOLD, 32 << 20),
+            (M_ARENA_MAX, ARENAS),
+        ):
             mallopt(setting, value)
 
 

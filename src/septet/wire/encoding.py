@@ -11,6 +11,8 @@ from septet.tensor import Buffer
 
 GZIP, ZLIB = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS
 FORMATS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": ZLIB}
+LONG = 1 << 10
+"""Above so many compressed bytes, of which each may become a thousand, inflating is no work for an event loop."""
 LEVELS = {"low": 1, "medium": 6, "high": 9}
 
 

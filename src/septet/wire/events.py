@@ -23,7 +23,8 @@ class Limits:
     nuisance_burst: int = 1000
     nuisance_rate: float = 33.0
     """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames): at once, and
-    per second after that. The figures are nghttp2's, against rapid reset (CVE-2023-44487)."""
+    per second after that, and one more for each stream that came to its end. The figures are nghttp2's, against
+    rapid reset (CVE-2023-44487)."""
 
 
 @dataclass(slots=True)

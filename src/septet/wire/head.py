@@ -97,10 +97,15 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
             inputs[tensor.name] = array_of(part, tensor.dtype, tensor.shape, tensor.name)
     if used != len(raw):
         raise RequestInvalid(f"{len(raw)} raw tensors for {used} inputs")
-    for wanted in head.wanted:
-        if wanted.region is not None:
-            regions.check(wanted.region)
-    return Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
+    wanted = tuple([_held(one, regions) for one in head.wanted]) if head.wanted else ()
+    return Request(head.model, inputs, head.version, head.id, wanted, dict(head.parameters))
+
+
+def _held(wanted: Wanted, regions: Regions) -> Wanted:
+    """`wanted`, with a hold on the region that it is to be written to."""
+    if wanted.region is None:
+        return wanted
+    return Wanted(wanted.name, wanted.classes, regions.hold(wanted.region), wanted.binary)
 
 
 def array_of(raw: Buffer, dtype: np.dtype[np.generic], shape: tuple[int, ...], name: str) -> Array:

@@ -505,6 +505,7 @@ class Connection:
             return
         self._send_window -= size
         del self._streams[number]
+        self._calm += 1
         opening = frames.headers(number, head, False, self._peer_frame) + frames.header(
             size, frames.DATA, 0, number
         )
@@ -620,6 +621,7 @@ class Connection:
             return
         if stream.peer_done:
             del self._streams[stream.id]
+            self._calm += 1  # whoever waits for answers may give up others: an attacker waits for none
         elif not self._client:
             self.reset(stream.id, Code.NO_ERROR)  # answered in full: what the client still sends is of no use
 

@@ -83,6 +83,11 @@ class MessageReader:
             raise TooLarge(f"the message has {length} bytes: at most {self._limit} are taken")
 
     @property
+    def filled(self) -> int:
+        """Bytes of the message that has been begun."""
+        return 0 if self._message is None else self._filled
+
+    @property
     def empty(self) -> bool:
         """Whether no message has been begun."""
         return not self._prefix

@@ -49,6 +49,13 @@ class _Open:
         os.close(self.descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class HeldRegion(Region):
+    """A region that a request under way holds on to, whatever becomes of its name meanwhile."""
+
+    entry: _Open
+
+
 class Regions:
     """The regions of one server (or client) by name; safe to use from any thread.
 
@@ -99,9 +106,11 @@ class Regions:
             return [self._find(name).about]
         return [entry.about for entry in list(self._open.values())]
 
-    def check(self, region: Region) -> None:
-        """Raise `RegionUnknown` or `RegionInvalid` unless `region` lies in what is registered."""
-        self._locate(region)
+    def hold(self, region: Region) -> HeldRegion:
+        """`region`, to be written later: unregistered in between, it is not lost, and another of its name is not
+        mistaken for it. Raises `RegionUnknown` or `RegionInvalid` unless it lies in what is registered."""
+        entry, _ = self._locate(region)
+        return HeldRegion(region.name, region.offset, region.size, entry)
 
     def read(self, region: Region) -> memoryview:
         """A copy of the bytes of `region`; raises `RegionUnknown` or `RegionInvalid`."""
@@ -135,7 +144,7 @@ class Regions:
         return entry
 
     def _locate(self, region: Region) -> tuple[_Open, int]:
-        entry = self._find(region.name)
+        entry = region.entry if isinstance(region, HeldRegion) else self._find(region.name)
         if region.offset < 0 or region.size < 0 or region.offset + region.size > entry.about.size:
             raise RegionInvalid(f"Invalid offset + byte size for shared memory region: '{region.name}'")
         return entry, entry.about.offset + region.offset

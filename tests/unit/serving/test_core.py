@@ -27,6 +27,7 @@ from septet.errors import (
 )
 from septet.request import Request
 from septet.serving.core import Core
+from septet.serving.served import Served
 from septet.wire.shm import Regions
 from serving_made import IDENTITY, Answers, ask, model, onnx_file, row, until
 
@@ -263,6 +264,43 @@ def test_a_failed_reload_leaves_the_old_version_serving(open_: Open, root: Path)
     assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 5
 
 
+def test_a_reload_of_which_one_version_fails_changes_nothing(open_: Open, root: Path) -> None:
+    scale(root, 2, 1)
+    (root / "scale" / "config.pbtxt").write_text("version_policy { all { } }")
+    core = open_(control="explicit", startup=["scale"])
+    scale(root, 5, 1)
+    path = scale(root, 7, 2)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(LoadFailed, match="version 2"):
+        core.load("scale", {})
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
+    scale(root, 7, 2)
+    core.load("scale", {})
+    assert ask(core, "scale", {"x": row(1)}, version="1").outputs["y"][0, 0] == 5
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 7
+
+
+def test_a_request_that_is_overtaken_by_a_reload_goes_to_the_successor(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale(root, 2)
+    core = open_(control="explicit", startup=["scale"])
+    find, overtaken = core._repository.find, [0]
+
+    def overtake(name: str, version: str = "") -> Served:
+        found = find(name, version)
+        if not overtaken[0]:
+            overtaken[0] += 1
+            scale(root, 3)
+            core.load("scale", {})
+            until(lambda: found.scheduler.stopping)
+        return found
+
+    monkeypatch.setattr(core._repository, "find", overtake)
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 3
+    assert overtaken == [1]
+
+
 def test_unloading_refuses_what_is_new_and_loading_again_serves(open_: Open, root: Path) -> None:
     scale(root, 2)
     core = open_(control="explicit", startup=["*"])
@@ -278,27 +316,39 @@ def test_unloading_refuses_what_is_new_and_loading_again_serves(open_: Open, roo
         core.load("never-there", {})
 
 
-def test_a_hundred_reloads_under_load_drop_nothing(open_: Open, root: Path) -> None:
-    model(root, "identity", IDENTITY + "dynamic_batching { }")
-    core = open_(control="explicit", startup=["identity"])
-    answers, sent, stop = Answers(), [0], threading.Event()
+@pytest.mark.parametrize("backend", ["null", "onnxruntime"])
+def test_a_hundred_reloads_under_load_drop_nothing_and_leave_nothing(
+    open_: Open, root: Path, backend: str
+) -> None:
+    model(root, "m", IDENTITY.replace("null", backend) + "dynamic_batching { }")
+    if backend == "onnxruntime":
+        onnx_file(root / "m" / "1" / "model.onnx", 1)
+    core = open_(control="explicit", startup=["m"])
+    answers, sent, stop, me = Answers(), [0], threading.Event(), psutil.Process()
 
     def load() -> None:
         while not stop.is_set():
-            core.submit(Request("identity", {"x": row(1)}), answers)
+            core.submit(Request("m", {"x": row(sent[0])}, id=str(sent[0])), answers)
             sent[0] += 1
             if sent[0] % 16 == 0:
                 answers.wait(sent[0] - 8)
 
     thread = threading.Thread(target=load)
     thread.start()
-    for _ in range(100):
-        core.load("identity", {})
+    for number in range(110):
+        core.load("m", {})
+        if number == 9:
+            resident, files = me.memory_info().rss, me.num_fds()
     stop.set()
     thread.join()
-    assert [response.error for response in answers.wait(sent[0]) if response.error] == []
-    assert len(answers.responses) == sent[0]
+    responses = answers.wait(sent[0])
+    assert [response.error for response in responses if response.error] == []
+    assert sorted(int(response.id) for response in responses) == list(range(sent[0])), "each exactly once"
+    assert all(response.outputs["y"][0, 0] == int(response.id) for response in responses)
     until(lambda: threading.active_count() < 20)
+    assert me.num_fds() <= files + 2
+    kept = sys.getsizeof(responses) + 3_000 * len(responses)  # by this test
+    assert me.memory_info().rss - resident < 32 * 2**20 + kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's way of keeping memory is Linux's")

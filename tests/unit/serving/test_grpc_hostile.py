@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,21 +19,21 @@ import pytest
 
 from fake_plane import Running, Start
 from septet.request import Request
+from septet.serving import grpc as front
 from septet.serving.grpc import GrpcLimits
 from septet.stubs import SERVICE, service_pb2, service_pb2_grpc
 from septet.wire import frames, proto
+from septet.wire.encoding import compress, decompress
 from septet.wire.events import DataReceived
 from septet.wire.frames import Code, Setting
 from septet.wire.headers import write_headers
 from septet.wire.http2 import Connection
-from septet.wire.messages import enveloped
+from septet.wire.messages import MessageReader, enveloped
+from serving_made import until
 
-ASK = write_headers(
-    [
-        (":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/ModelInfer"), (":authority", "x"),
-        ("content-type", "application/grpc"), ("te", "trailers"),
-    ]
-)  # fmt: skip
+REST = [(":authority", "x"), ("content-type", "application/grpc"), ("te", "trailers")]
+ASK = write_headers([(":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/ModelInfer"), *REST])
+STREAMS = [(":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/ModelStreamInfer"), *REST]
 
 
 def infer(model: str = "identity", size: int = 2, **parameters: float) -> bytes:
@@ -105,6 +106,82 @@ def test_a_message_above_the_limit(start: Start) -> None:
         raw(channel)(infer(), timeout=10)
 
 
+def test_a_message_is_inflated_beside_the_loop(
+    running: Running, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = threading.Event()
+
+    def slowly(*given: Any) -> bytes:
+        assert served.wait(20), "nobody else was served meanwhile"
+        return decompress(*given)
+
+    monkeypatch.setattr(front, "decompress", slowly)
+    message, gzip = infer(size=1_000_000), grpc.Compression.Gzip  # about 4 KB on the wire
+    one = raw(channel).future(message, timeout=30, compression=gzip)
+    many = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+    # The second message is short and not inflated, and yet it comes after the first.
+    stream = many(iter([infer(size=1_000_000), infer(size=3)]), timeout=30, compression=gzip)
+    raw(channel)(infer(), timeout=10)
+    served.set()
+    assert len(service_pb2.ModelInferResponse.FromString(one.result()).raw_output_contents[0]) == 4_000_000
+    assert len(list(stream)) == 2
+
+
+def test_messages_of_a_stream_keep_their_order_however_they_come(running: Running) -> None:
+    sizes = [40_000, 1, 300_000, 2, 3, 50_000]
+    parts = [infer(size=size) for size in sizes]
+    client, seen = Connection(client=True), MessageReader(1 << 24)
+    found: list[int] = []
+    head = write_headers([*STREAMS, ("grpc-encoding", "gzip")])
+    with dial(running) as talk:
+        number = client.request(head)
+        for index, part in enumerate(parts):
+            packed = index % 2 == 0
+            client.send_data(
+                number, enveloped([compress([part], "gzip") if packed else part], packed), end=part is parts[-1]
+            )
+        while client.open_streams:
+            talk.sendall(b"".join(client.take()))
+            for event in client.receive(talk.recv(65536)):
+                if isinstance(event, DataReceived):
+                    client.acknowledge(event.stream, len(event.data))
+                    for _, message in seen.feed(event.data):
+                        answer = service_pb2.ModelStreamInferResponse.FromString(bytes(message))
+                        found.append(len(answer.infer_response.raw_output_contents[0]) // 4)
+    assert [len(request.inputs["INPUT0"]) for request in running.plane.requests] == sizes
+    assert sorted(found) == sorted(sizes)
+
+
+def test_all_messages_together_have_a_limit(start: Start) -> None:
+    running = start(held=6 << 20)
+    message = infer(size=700_000)
+    whole = b"\x00" + len(message).to_bytes(4, "big") + message
+    part = [frames.PREFACE, frames.settings({}), frames.frame(frames.HEADERS, 4, 1, ASK)]
+    part += [
+        frames.frame(frames.DATA, 0, 1, whole[at : at + 16_384]) for at in range(0, len(whole) - 40_000, 16_384)
+    ]
+    with dial(running) as first, dial(running) as second, grpc.insecure_channel(running.grpc) as channel:
+        for talk in (first, second):
+            talk.sendall(b"".join(part))
+        until(lambda: running.server.budget.held > 5_400_000)
+        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+            code = status_of(raw(channel), message, compression=compression)
+            assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream(iter([message]), timeout=10))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        raw(channel)(infer(), timeout=10)
+    until(lambda: running.server.budget.held == 0)
+    with grpc.insecure_channel(running.grpc) as channel:
+        stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        for _ in range(4):
+            raw(channel)(message, timeout=10)
+            assert len(list(stream(iter([message]), timeout=10))) == 1
+            running.plane.requests.clear()  # they hold what they were sent
+    until(lambda: running.server.budget.held == 0)
+
+
 def test_procedures_that_are_not_there(channel: grpc.Channel) -> None:
     assert status_of(raw(channel, "Nothing"), b"") == grpc.StatusCode.UNIMPLEMENTED
     assert status_of(channel.unary_unary("/other/ModelInfer"), b"") == grpc.StatusCode.UNIMPLEMENTED
@@ -122,6 +199,22 @@ def test_nothing_inside_is_told(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         raw(channel)(infer("broken"), timeout=10)
     assert caught.value.details() == "internal error"
+
+
+def test_requests_of_one_id_get_their_own_answers(channel: grpc.Channel) -> None:
+    asked = [
+        b"".join(proto.write_request(Request("identity", {"INPUT0": np.full(2, value, np.float32)}, id="twice")))
+        for value in range(50)
+    ]
+    calls = [raw(channel).future(message, timeout=10) for message in asked]
+    answers = [service_pb2.ModelInferResponse.FromString(call.result()) for call in calls]
+    values = [np.frombuffer(answer.raw_output_contents[0], np.float32)[0] for answer in answers]
+    assert values == list(range(50))
+    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(asked), timeout=10)
+    streamed = [service_pb2.ModelStreamInferResponse.FromString(message).infer_response for message in stream]
+    assert {answer.id for answer in streamed} == {"twice"}
+    values = sorted(np.frombuffer(answer.raw_output_contents[0], np.float32)[0] for answer in streamed)
+    assert values == list(range(50))
 
 
 def test_many_calls_at_once_and_large_ones(channel: grpc.Channel) -> None:
@@ -150,7 +243,10 @@ def test_answers_are_compressed_where_asked(start: Start) -> None:
         answer = raw(channel)(infer(size=10_000), timeout=10)
         assert len(service_pb2.ModelInferResponse.FromString(answer).raw_output_contents[0]) == 40_000
         stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
-        assert len(list(stream(iter([infer(size=10_000)] * 3), timeout=10))) == 3
+        asked = [infer(size=size) for size in (10_000, 3, 200_000, 2, 1)]
+        assert len(list(stream(iter(asked), timeout=10))) == 5
+        answer = raw(channel)(infer(size=300_000), timeout=10)
+        assert len(service_pb2.ModelInferResponse.FromString(answer).raw_output_contents[0]) == 1_200_000
     message = infer(size=10_000)
     for accepts, compressed in (("identity,gzip", True), ("identity", False)):
         client, body = Connection(client=True), b""

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,10 +21,14 @@ import pytest
 
 from fake_plane import Running, Start
 from septet.request import Request
+from septet.serving import routes
 from septet.serving.http import HttpLimits
 from septet.wire import json as wire
+from septet.wire.encoding import decompress
+from serving_made import until
 
 LIMITS = HttpLimits(body=4 << 20, head_seconds=1.0, body_seconds=1.0, body_rate=1 << 20, linger_seconds=0.5)
+SLOW = 500
 
 
 def dial(running: Running) -> socket.socket:
@@ -145,6 +152,8 @@ def test_chunked_bodies_and_expect(running: Running) -> None:
         b" folded: x",
         b"X: a\n\n",
         b"Host: y",
+        b"Inference-Header-Content-Length: 1\r\nInference-Header-Content-Length: 2",
+        b"Content-Encoding: gzip\r\nContent-Encoding: deflate",
         b": empty",
     ],
 )
@@ -159,6 +168,14 @@ def test_smuggling_is_refused(wary: Running, head: bytes) -> None:
     assert still_serves(wary)
 
 
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"identity, chunked", b"gzip\r\nTransfer-Encoding: chunked"])
+def test_no_coding_but_chunked_is_taken_however_well_it_is_framed(wary: Running, coding: bytes) -> None:
+    with dial(wary) as talk:
+        talk.sendall(b"POST /v2/repository/index HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: " + coding)
+        talk.sendall(b"\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+        assert answers(talk)[0][0] == 400
+
+
 @pytest.mark.parametrize(
     "wire_", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00"]
 )
@@ -169,10 +186,11 @@ def test_what_is_no_http_is_told_so(wary: Running, wire_: bytes) -> None:
 # Rows 1, 11, 15: sizes
 
 
-def test_a_million_tiny_chunks(wary: Running) -> None:
+def test_a_million_tiny_chunks(start: Start) -> None:
+    running = start(http_limits=replace(LIMITS, body=64 << 20))  # 6 MB are not too many: their pieces are
     before = psutil.Process().memory_info().rss
     head = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with dial(wary) as talk:
+    with dial(running) as talk:
 
         def send() -> None:
             with suppress(OSError):  # refused and hung up before the end
@@ -183,7 +201,7 @@ def test_a_million_tiny_chunks(wary: Running) -> None:
         assert answers(talk)[0][0] == 413
         sender.join()
     assert psutil.Process().memory_info().rss - before < 64 << 20
-    assert still_serves(wary)
+    assert still_serves(running)
 
 
 def test_a_body_above_the_limit_is_refused_before_it_is_read(wary: Running) -> None:
@@ -219,6 +237,76 @@ def test_a_bomb_is_refused(wary: Running, size: int) -> None:
     assert status == (400 if size < LIMITS.body else 413)
     assert ask(wary, post("/v2/models/identity/infer", b"x", "Content-Encoding: br"))[0][0] == 501
     assert still_serves(wary)
+
+
+def test_a_body_is_inflated_beside_the_loop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = threading.Event()
+
+    def slowly(*given: Any) -> bytes:
+        assert served.wait(20), "nobody else was served meanwhile"
+        return decompress(*given)
+
+    monkeypatch.setattr(routes, "decompress", slowly)
+    body = wire.write_request(Request("identity", {"INPUT0": np.random.default_rng(0).normal(size=10_000)}))
+    packed = gzip.compress(b"".join(body.chunks))
+    with dial(running) as talk:
+        talk.sendall(
+            post(
+                "/v2/models/identity/infer",
+                packed,
+                "Content-Encoding: gzip",
+                f"Inference-Header-Content-Length: {body.length}",
+            )
+        )
+        assert still_serves(running)
+        served.set()
+        assert answers(talk)[0][0] == 200
+
+
+# What all connections hold together
+
+
+def test_all_bodies_together_have_a_limit(start: Start) -> None:
+    running = start(http_limits=LIMITS, held=6 << 20)
+    head = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\n"
+    plain = head + b"Content-Length: 3000000\r\n\r\n" + bytes(2_900_000)
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % 2_900_000 + bytes(2_900_000)
+    for wire_ in (plain, chunked):
+        with dial(running) as first, dial(running) as second, dial(running) as third:
+            first.sendall(wire_)
+            second.sendall(wire_)
+            until(lambda: held(running) > 5_700_000)
+            with suppress(OSError):  # refused and hung up before the end
+                third.sendall(wire_)
+            ((status, headers, body),) = answers(third)
+            assert (status, headers["connection"]) == (503, "close")
+            assert b"the server holds" in body
+            assert still_serves(running), "what is small is served nevertheless"
+        until(lambda: held(running) == 0)
+        large = wire.write_request(Request("identity", {"INPUT0": np.zeros(700_000, np.float32)}))
+        length = f"Inference-Header-Content-Length: {large.length}"
+        whole = post("/v2/models/identity/infer", b"".join(large.chunks), length)
+        for _ in range(5):
+            assert ask(running, whole)[0][0] == 200
+        until(lambda: held(running) == 0)
+
+
+def test_what_is_inflated_counts_as_it_is(start: Start) -> None:
+    running = start(http_limits=LIMITS, held=2 << 20)
+    large = wire.write_request(Request("slow", {"INPUT0": np.zeros(400_000, np.float32)}))
+    head = (f"Inference-Header-Content-Length: {large.length}", "Content-Encoding: gzip")
+    packed = post("/v2/models/slow/infer", gzip.compress(b"".join(large.chunks)), *head)
+    with dial(running) as waits:
+        waits.sendall(packed)
+        until(lambda: bool(running.plane.requests))
+        assert ask(running, packed)[0][0] == 503
+        assert still_serves(running)
+    until(lambda: held(running) == 0)
+
+
+def held(running: Running) -> int:
+    """Bytes of requests that the server counts."""
+    return running.server.budget.held
 
 
 # Row 14, and 12, 13, 16 where they are told over HTTP
@@ -326,11 +414,36 @@ def test_a_raw_request(running: Running) -> None:
     assert ask(running, wrong)[0][0] == 400
 
 
+# Row 39: what is said twice
+
+
+def test_two_requests_of_one_id_get_their_own_answers(running: Running) -> None:
+    def asked(value: float) -> bytes:
+        tensor = {"name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [value]}
+        return post("/v2/models/identity/infer", json.dumps({"id": "twice", "inputs": [tensor]}).encode())
+
+    got = [json.loads(body) for _, _, body in ask(running, b"".join(asked(value) for value in range(50)), 50)]
+    assert [answer["outputs"][0]["data"] for answer in got] == [[float(value)] for value in range(50)]
+    assert {answer["id"] for answer in got} == {"twice"}
+
+
 # Row 17: patience
 
 
-def test_slow_clients_are_hung_up_on_and_others_served_meanwhile(wary: Running) -> None:
-    slow = [dial(wary) for _ in range(300)]
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as 500 connections take at both ends, and some to spare."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * SLOW + 256
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"{wanted} open files are needed, and this process may have {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_slow_clients_are_hung_up_on_and_others_served_meanwhile(wary: Running, many_files: None) -> None:
+    slow = [dial(wary) for _ in range(SLOW)]
     for number, talk in enumerate(slow):
         talk.sendall(
             b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100"
@@ -375,6 +488,15 @@ def test_a_client_that_leaves_cancels_its_requests(running: Running) -> None:
         talk.sendall(infer("slow"))
         while not running.plane.requests:
             time.sleep(0.01)
+        assert not running.plane.requests[0].cancelled
+    assert running.plane.cancelled.wait(5)
+    assert still_serves(running)
+
+
+def test_a_client_that_leaves_a_stream_ends_its_request(running: Running) -> None:
+    with dial(running) as talk:
+        talk.sendall(post("/v2/models/endless/generate_stream", b'{"IN":1}'))
+        assert b"data: " in talk.recv(1 << 16) + talk.recv(1 << 16)
         assert not running.plane.requests[0].cancelled
     assert running.plane.cancelled.wait(5)
     assert still_serves(running)

@@ -254,6 +254,44 @@ def test_whatever_a_process_dies_of_it_is_restarted_and_others_do_not_notice(
     assert 'septet_instance_restarts_total{model="m",version="1"} 1' in core.metrics_text()
 
 
+def test_a_model_that_leaks_reaches_its_limit_alone_and_starts_afresh(open_: Open, root: Path) -> None:
+    limit = 'parameters { key: "memory_limit_mib" value { string_value: "2000" } }'
+    leak = code("self.kept = getattr(self, 'kept', []) + [np.ones(1 << 26)]; y = x + len(self.kept)")  # 512 MiB
+    python(root, "m", leak, CONFIG + limit)
+    python(root, "other", code("y = x"))
+    core = open_()
+    [before] = {each for each in processes() if psutil.Process(each).rlimit(psutil.RLIMIT_DATA)[0] == 2000 << 20}
+    seen = [ask(core, "m", {"x": row(0)}) for _ in range(4)]
+    died = [answer.error for answer in seen if answer.error is not None]
+    assert isinstance(died[0], InstanceCrashed)
+    assert str(died[0]) == "the model's process died (it reached its memory limit)"
+    assert len(died) < 4, "it answered before, or after it was started again"
+    assert before not in processes()
+    until(lambda: core.model_ready("m"))
+    assert ask(core, "m", {"x": row(0)}).outputs["y"][0, 0] <= 3
+    assert ask(core, "other", {"x": row(1)}).error is None
+    assert 'septet_instance_restarts_total{model="m",version="1"} ' in core.metrics_text()
+    assert 'septet_instance_restarts_total{model="m",version="1"} 0' not in core.metrics_text()
+    assert 'septet_instance_restarts_total{model="other",version="1"} 0' in core.metrics_text()
+
+
+def test_where_memory_runs_out_a_model_ends_before_its_server(open_: Open, root: Path) -> None:
+    python(root, "m", code("y = x"))
+    open_()
+    [pid] = processes()
+    score = Path(f"/proc/{pid}/oom_score_adj")
+    assert int(score.read_text()) >= int(Path("/proc/self/oom_score_adj").read_text()) + 100
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "much", "nan", "1e9"])
+def test_a_limit_is_a_positive_number(open_: Open, root: Path, text: str) -> None:
+    for name in ("memory_limit_mib", "execution_timeout_seconds"):
+        limit = f'parameters {{ key: "{name}" value {{ string_value: "{text}" }} }}'
+        python(root, f"{name}{len(text)}", code("y = x"), CONFIG + limit)
+        with pytest.raises(LoadFailed, match=name):
+            open_(control="explicit", startup=[f"{name}{len(text)}"])
+
+
 def test_a_process_killed_while_idle_is_noticed_told_and_restarted(open_: Open, root: Path) -> None:
     python(root, "m", code("y = x"))
     core = open_()

@@ -82,13 +82,13 @@ def test_a_drain_says_not_ready_first_and_loses_nothing(start: Start, grpcio: bo
         tensor = http_client.InferInput("INPUT0", [1], "FP32")
         tensor.set_data_from_numpy(np.zeros(1, np.float32))
         with http_client.InferenceServerClient(running.http) as talk:
-            results.append(talk.infer("slow", [tensor], parameters={"seconds": 1.0}) is not None)
+            results.append(talk.infer("slow", [tensor], parameters={"seconds": 3.0}) is not None)
 
     def over_grpc() -> None:
         tensor = grpc_client.InferInput("INPUT0", [1], "FP32")
         tensor.set_data_from_numpy(np.zeros(1, np.float32))
         with grpc_client.InferenceServerClient(running.grpc) as talk:
-            results.append(talk.infer("slow", [tensor], parameters={"seconds": 1.0}) is not None)
+            results.append(talk.infer("slow", [tensor], parameters={"seconds": 3.0}) is not None)
 
     threads = [threading.Thread(target=work) for work in (over_http, over_grpc)]
     for thread in threads:

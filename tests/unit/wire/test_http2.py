@@ -214,6 +214,19 @@ def test_rapid_reset_ends_and_patience_returns_with_time() -> None:
     assert ends_with(server.receive(resets(500)), Code.ENHANCE_YOUR_CALM)
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_whoever_lets_as_many_streams_end_as_it_resets_goes_on(large: bool) -> None:
+    server = opened()
+    answer = [bytes(20_000)] if large else [b"x"]
+    for number in range(1, 20_000, 4):
+        server.receive(headers(number, flags=frames.END_HEADERS | frames.END_STREAM))
+        server.respond(number, HEAD, answer, TAIL)
+        server.receive(frames.frame(frames.WINDOW_UPDATE, 0, 0, (20_000).to_bytes(4, "big")))
+        server.receive(headers(number + 2) + frames.rst_stream(number + 2, Code.CANCEL))
+        assert not server.ended
+        sent(server)
+
+
 def test_more_streams_than_the_limit_are_refused_and_the_others_served() -> None:
     server = opened(streams=2)
     events = server.receive(headers(1) + headers(3) + headers(5))

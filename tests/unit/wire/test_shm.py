@@ -43,7 +43,7 @@ def test_ranges_end_where_the_region_ends(regions: Regions, offset: int, size: i
     with pytest.raises(RegionInvalid):
         regions.read(Region("r", offset, size))
     with pytest.raises(RegionInvalid):
-        regions.check(Region("r", offset, size))
+        regions.hold(Region("r", offset, size))
 
 
 def test_an_output_fits_its_place(regions: Regions, file: Path) -> None:
@@ -125,6 +125,22 @@ def test_an_unlinked_region_lives_while_it_is_registered(regions: Regions, file:
     assert bytes(regions.read(Region("r", 0, 1))) == bytes((10,))
 
 
+def test_what_is_held_is_written_whatever_becomes_of_its_name(regions: Regions, file: Path) -> None:
+    held, other = regions.hold(Region("r", 0, 4)), FOLDER / f"{KEY}-other"
+    other.write_bytes(bytes(100))
+    try:
+        regions.unregister("r")
+        regions.register("r", other.name, 10, 80)
+        regions.write(held, b"mine")
+        assert file.read_bytes()[10:14] == b"mine"
+        assert other.read_bytes() == bytes(100)
+        os.truncate(file, 12)
+        with pytest.raises(RegionInvalid, match="truncated"):
+            regions.write(held, b"mine")
+    finally:
+        other.unlink()
+
+
 def test_descriptors_are_given_back(file: Path) -> None:
     regions = Regions()
     before = sum(1 for _ in Path("/proc/self/fd").iterdir())
@@ -132,5 +148,8 @@ def test_descriptors_are_given_back(file: Path) -> None:
         regions.register(f"r{number}", KEY, 0, 10)
         with pytest.raises(SeptetError):
             regions.register("wrong", KEY, 0, 1000)
+    held = regions.hold(Region("r7", 0, 1))
     regions.unregister()
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before + 1
+    del held
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before

@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import os
+import resource
 import socket
 import sys
 import threading
@@ -24,6 +25,7 @@ from septet.serving.process.arena import Arena
 from septet.serving.process.caller import Caller
 from septet.serving.process.channel import Channel, ChannelClosed
 from septet.serving.process.messages import (
+    OUT_OF_MEMORY,
     Asked,
     Done,
     Execute,
@@ -41,6 +43,9 @@ from septet.serving.process.requests import HOST, InferenceRequest
 from septet.serving.process.tensors import InferenceResponse, Tensor, TritonError
 
 MODULE = "triton_python_backend_utils"
+
+OOM_SCORE = 500
+"""As if it used half of the machine's memory besides what it uses (Linux, proc_pid_oom_score_adj(5))."""
 
 Responses = Sequence[InferenceResponse | None] | None
 
@@ -97,6 +102,11 @@ class Child:
                 assert self._loop is not None
                 responses = asyncio.run_coroutine_threadsafe(_awaited(responses), self._loop).result()
             return self._done(responses, len(requests))
+        except MemoryError as error:
+            if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
+                return Failed(_told(error))
+            traceback.print_exception(error)
+            os._exit(OUT_OF_MEMORY)  # what the model has leaked goes with its process
         except Exception as error:
             return Failed(_told(error))
 
@@ -205,8 +215,15 @@ def _end_with_parent(lifeline: int) -> None:
     os._exit(1)
 
 
+def _die_first() -> None:
+    """Have the kernel, where memory runs out, end this process rather than the server, which starts it again."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+
+
 def main(descriptors: Sequence[int]) -> None:
     """Serve the model that the server names over the first of its `descriptors`."""
+    _die_first()
     channel, calls, inputs, outputs, lifeline = descriptors
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -37,10 +37,12 @@ from septet.tensor import KSERVE_NAMES, Array
 
 @dataclass(frozen=True)
 class Limits:
-    """How long, in seconds, a model may take to be initialised, and to execute a batch."""
+    """How long, in seconds, a model may take to be initialised, and to execute a batch; how many bytes its process
+    may have for itself, where that has a bound."""
 
     start: float = 600.0
     execute: float = 300.0
+    memory: int | None = None
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ class ProcessExecutor(Executor):
         self._changed = threading.Condition()
         self._on_death: Callable[[], None] = lambda: None
         self._process = Process(
-            cores, lambda asked, process: server.asked(asked, process, self._cancelled), self._died
+            cores, lambda asked, process: server.asked(asked, process, self._cancelled), self._died, limits.memory
         )
         self._process.set_up(setup, limits.start)
         self._ends: queue.SimpleQueue[Done | Failed | None] = queue.SimpleQueue()

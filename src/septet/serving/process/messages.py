@@ -13,6 +13,9 @@ from septet.tensor import KSERVE_DTYPES, KSERVE_NAMES, Array, from_raw, to_raw
 INLINE = 4_096
 """Tensors of up to so many bytes travel in the message."""
 
+OUT_OF_MEMORY = 112
+"""The exit status of a process whose model reached its memory limit."""
+
 Parameters: TypeAlias = dict[str, str | int | float | bool]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from septet.errors import InstanceCrashed, LoadFailed
 from septet.serving.process.arena import Arena
 from septet.serving.process.channel import Channel, ChannelClosed
 from septet.serving.process.messages import (
+    OUT_OF_MEMORY,
     Failed,
     Finish,
     FromCaller,
@@ -36,13 +38,19 @@ OnQuestion = Callable[[FromCaller, "Process"], None]
 
 
 class Process:
-    """A running process, pinned to `cores`.
+    """A running process, pinned to `cores`, with at most `memory` bytes of its own (RLIMIT_DATA).
 
     `on_question` is called, on a thread of this process, with whatever the model asks; `on_death`, on the same
     thread, when the process has ended in any way.
     """
 
-    def __init__(self, cores: Sequence[int], on_question: OnQuestion, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        cores: Sequence[int],
+        on_question: OnQuestion,
+        on_death: Callable[[], None],
+        memory: int | None = None,
+    ) -> None:
         ours, theirs = socket.socketpair()
         our_calls, their_calls = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
@@ -66,6 +74,8 @@ class Process:
             os.close(lifeline)
         with suppress(OSError):  # it may be gone already: the first message tells
             os.sched_setaffinity(self._popen.pid, cores)
+            if memory is not None:
+                resource.prlimit(self._popen.pid, resource.RLIMIT_DATA, (memory, memory))
         self.channel: Channel[ToProcess, FromProcess] = Channel(ours, FromProcess)
         self.calls: Channel[ToCaller, FromCaller] = Channel(our_calls, FromCaller)
         self._closing = threading.Lock()
@@ -136,6 +146,8 @@ class Process:
             status = self._popen.wait(_FINISH_SECONDS)
         except subprocess.TimeoutExpired:
             return "still running"
+        if status == OUT_OF_MEMORY:
+            return "it reached its memory limit"
         return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
     def kill(self) -> None:

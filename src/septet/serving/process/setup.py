@@ -30,7 +30,7 @@ def setup_of(config: ModelConfig, instance: str, folder: Path, file: Path, *, co
 def completed(config: ModelConfig, file: Path, cores: Sequence[int]) -> ModelConfig:
     """`config` as the model's ``auto_complete_config`` completes it. Raises LoadFailed, ConfigInvalid."""
     limits = limits_of(config)
-    process = Process(cores, lambda asked, process: None, lambda: None)
+    process = Process(cores, lambda asked, process: None, lambda: None, limits.memory)
     try:
         setup = setup_of(config, f"{config.name} (auto_complete_config)", file.parent, file, complete=True)
         return parse_json(process.set_up(setup, limits.start).config, f"'{config.name}': auto_complete_config")
@@ -39,21 +39,30 @@ def completed(config: ModelConfig, file: Path, cores: Sequence[int]) -> ModelCon
 
 
 def limits_of(config: ModelConfig) -> Limits:
-    """The limits that the parameter ``execution_timeout_seconds`` sets. Raises ConfigInvalid."""
+    """The limits that the parameters ``execution_timeout_seconds`` and ``memory_limit_mib`` set. Raises
+    ConfigInvalid."""
     if config.parameter("EXECUTION_ENV_PATH"):
         raise ConfigInvalid("config.pbtxt: parameters: EXECUTION_ENV_PATH: models run in the server's environment")
-    text = config.parameter("execution_timeout_seconds")
+    seconds = _positive(config, "execution_timeout_seconds", "seconds")
+    mebibytes = _positive(config, "memory_limit_mib", "MiB")
+    return Limits(
+        execute=Limits.execute if seconds is None else seconds,
+        memory=None if mebibytes is None else int(mebibytes * 2**20),
+    )
+
+
+def _positive(config: ModelConfig, name: str, unit: str) -> float | None:
+    """The number in a parameter, where there is one. Raises ConfigInvalid."""
+    text = config.parameter(name)
     if text is None:
-        return Limits()
+        return None
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = 0
-    if not 0 < seconds < 1e6:
-        raise ConfigInvalid(
-            f"config.pbtxt: parameters: execution_timeout_seconds: {text!r} is not a number of seconds"
-        )
-    return Limits(execute=seconds)
+        number = 0
+    if not 0 < number < 1e6:
+        raise ConfigInvalid(f"config.pbtxt: parameters: {name}: {text!r} is not a number of {unit}")
+    return number
 
 
 def isolated(config: ModelConfig) -> bool:
