@@ -120,6 +120,7 @@ class GrpcLoop(Loop):
 
     def greet(self) -> None:
         self.rest = b""
+        self.inside = 0
         self.stream = -1
         self.body: list[bytes] = []
         self.owed = 0
@@ -128,20 +129,20 @@ class GrpcLoop(Loop):
         self.transport.write(frames.PREFACE + frames.settings(wide) + frames.window_update(0, WIDE))
         self.open_window = frames.DEFAULT_WINDOW
         self.stream_window = frames.DEFAULT_WINDOW
-        self.left = b""
+        self.left = memoryview(b"")
         self.largest = 16384
 
     def send(self) -> None:
         self.begun = time.perf_counter()
         self.stream += 2
         headers, body = self.messages
-        self.left = body
+        self.left = memoryview(body)
         self.room = self.stream_window
-        self.transport.write(frames.headers(self.stream, headers, False, 16384) + self.pieces())
+        self.transport.writelines([frames.headers(self.stream, headers, False, 16384), *self.pieces()])
 
-    def pieces(self) -> bytes:
+    def pieces(self) -> list[bytes | memoryview]:
         """As many DATA frames as the windows let out."""
-        made: list[bytes] = []
+        made: list[bytes | memoryview] = []
         while self.left:
             size = min(len(self.left), self.largest, self.open_window, self.room)
             if size <= 0:
@@ -154,27 +155,36 @@ class GrpcLoop(Loop):
             self.left = self.left[size:]
             self.open_window -= size
             self.room -= size
-        return b"".join(made)
+        return made
 
     def data_received(self, data: bytes) -> None:
         data = self.rest + data
-        position, end = 0, len(data)
+        position, end = self.take_data(data, 0), len(data)
         while end - position >= 9:
             high, low, kind, flags, _ = frames.HEADER.unpack_from(data, position)
-            start, position = position + 9, position + 9 + (high << 8 | low)
-            if position > end:
-                position = start - 9
+            start, size = position + 9, high << 8 | low
+            if kind == frames.DATA:
+                self.inside = size
+                position = self.take_data(data, start)
+            elif start + size > end:
                 break
-            self.take(kind, flags, data[start:position])
+            else:
+                position = start + size
+                self.take(kind, flags, data[start:position])
         self.rest = data[position:]
 
+    def take_data(self, data: bytes, position: int) -> int:
+        """What there is of the DATA frame that has begun; where that ends. Kept only for the first answer."""
+        size = min(self.inside, len(data) - position)
+        self.inside -= size
+        self.owed += size
+        if size and not self.tally.checked:
+            self.body.append(data[position : position + size])
+        return position + size
+
     def take(self, kind: int, flags: int, payload: bytes) -> None:
-        """One frame."""
-        if kind == frames.DATA:
-            self.owed += len(payload)
-            if not self.tally.checked:
-                self.body.append(payload)
-        elif kind == frames.HEADERS:
+        """One frame of another kind."""
+        if kind == frames.HEADERS:
             fields = dict(self.reader.read(payload, request=False))
             if flags & frames.END_STREAM:
                 self.answered(fields)
@@ -195,7 +205,7 @@ class GrpcLoop(Loop):
         self.open_window += size
         self.room += size
         if self.left:
-            self.transport.write(self.pieces())
+            self.transport.writelines(self.pieces())
 
     def answered(self, fields: dict[str, str]) -> None:
         """Trailers have come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,10 @@ class FakePlane:
     def submit(self, request: Request, answer: Answer) -> None:
         self.requests.append(request)
         threading.Thread(target=self._run, args=(request, answer), daemon=True).start()
+
+    def submit_all(self, asked: Sequence[tuple[Request, Answer]]) -> None:
+        for request, answer in asked:
+            self.submit(request, answer)
 
     def _run(self, request: Request, answer: Answer) -> None:
         if request.model == "slow":

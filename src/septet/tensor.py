@@ -47,11 +47,12 @@ class TensorSpec:
 
     def admits(self, array: Array) -> bool:
         """Whether `array` has this dtype, this rank and every fixed dimension."""
-        return (
-            array.dtype == self.dtype
-            and array.ndim == len(self.shape)
-            and all(want is None or want == have for want, have in zip(self.shape, array.shape, strict=True))
-        )
+        if array.dtype != self.dtype or array.ndim != len(self.shape):
+            return False
+        for want, have in zip(self.shape, array.shape, strict=True):  # no generator: this is asked for every batch
+            if want != have and want is not None:
+                return False
+        return True
 
     @property
     def batched(self) -> bool:

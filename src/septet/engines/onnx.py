@@ -33,6 +33,7 @@ class OnnxEngine(Engine):
         self._pool = Pool(sessions)
         self.inputs = tuple(_spec(value) for value in sessions[0].get_inputs())
         self.outputs = tuple(_spec(value) for value in sessions[0].get_outputs())
+        self._names = [spec.name for spec in self.outputs]
         self._preset = all(spec.batched and spec.dtype != np.object_ for spec in self.outputs)
 
     @classmethod
@@ -66,22 +67,19 @@ class OnnxEngine(Engine):
                 raise InferenceFailed(f"ONNX Runtime failed: {_first_line(error)}") from error
 
     def _run(self, session: ort.InferenceSession, batch: Tensors) -> Tensors:
-        binding = session.io_binding()
         held = {name: np.ascontiguousarray(array) for name, array in batch.items()}
+        if not (self._preset and self.batched):
+            arrays: list[Array] = session.run(self._names, held)
+            return dict(zip(self._names, arrays, strict=True))
+        binding = session.io_binding()
         for name, array in held.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        if self._preset and self.batched:
-            size = len(next(iter(held.values())))
-            answers = {spec.name: spec.empty(size) for spec in self.outputs}
-            for name, array in answers.items():
-                binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-            session.run_with_iobinding(binding)
-            return answers
-        for spec in self.outputs:
-            binding.bind_output(spec.name)
+        size = len(next(iter(held.values())))
+        answers = {spec.name: spec.empty(size) for spec in self.outputs}
+        for name, array in answers.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         session.run_with_iobinding(binding)
-        arrays: list[Array] = binding.copy_outputs_to_cpu()
-        return dict(zip((spec.name for spec in self.outputs), arrays, strict=True))
+        return answers
 
     def close(self) -> None:
         self._pool.close()

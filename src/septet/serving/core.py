@@ -104,19 +104,32 @@ class Core:
 
     def submit(self, request: Request, answer: Answer) -> None:
         """Take `request`; never blocks or raises. `answer` is called from any thread, at last with ``final``."""
+        self._take(request, answer, attend=True)
+
+    def submit_all(self, asked: Sequence[tuple[Request, Answer]]) -> None:
+        """Take requests that came together, as `submit` does each; batches that are short are run at once."""
+        taken = {self._take(request, answer, attend=False) for request, answer in asked}
+        for served in taken:
+            if served is not None:
+                served.attend()
+
+    def _take(self, request: Request, answer: Answer, *, attend: bool) -> Served | None:
+        """Have a model take `request`; which one did."""
         try:
-            self._submit(request, answer)
+            return self._submit(request, answer, attend)
         except SeptetError as error:
             answer(Response(request.model, request.version, request.id, error=error))
         except Exception:
             _LOG.exception("a request to %r was not taken", request.model)
             answer(Response(request.model, request.version, request.id, error=ServingError("internal error")))
+        return None
 
-    def _submit(self, request: Request, answer: Answer) -> None:
+    def _submit(self, request: Request, answer: Answer, attend: bool) -> Served:
         found = self._repository.find(request.model, request.version)
         while True:
             try:
-                return found.submit(request, answer)
+                found.submit(request, answer, attend=attend)
+                return found
             except Stopping:
                 # Replaced between finding and queueing: its successor takes the request
                 successor = self._repository.find(request.model, request.version)

@@ -54,7 +54,7 @@ class Ensemble(Served):
         missing = [step.model_name for step in self.ensemble.step if not self._step_ready(step)]
         return f"models that are not ready: {', '.join(missing)}" if missing else ""
 
-    def submit(self, request: Request, answer: Answer) -> None:
+    def submit(self, request: Request, answer: Answer, *, attend: bool = True) -> None:
         size = self.signature.check(request)
         with self._changed:
             if self._stopping:

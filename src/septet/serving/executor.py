@@ -9,6 +9,7 @@ from time import monotonic_ns
 
 from septet.engines.engine import Engine
 from septet.errors import RequestCancelled, SeptetError
+from septet.serving.brevity import Brevity
 from septet.serving.gather import Gather
 from septet.serving.pending import Pending
 from septet.serving.statistics import Phases, Statistics
@@ -29,6 +30,11 @@ class Executor(ABC):
         """Whether it can run a batch."""
         return True
 
+    @property
+    def brief(self) -> bool:
+        """Whether a batch is run sooner than another thread is woken."""
+        return False
+
     @abstractmethod
     def watch(self, on_death: Callable[[], None]) -> None:
         """Have `on_death` called, on any thread, when it dies by itself."""
@@ -44,6 +50,11 @@ class EngineExecutor(Executor):
     def __init__(self, engine: Engine, gather: Gather) -> None:
         self._engine = engine
         self._gather = gather
+        self._brevity = Brevity()
+
+    @property
+    def brief(self) -> bool:
+        return bool(self._brevity)
 
     def execute(self, batch: list[Pending], statistics: Statistics) -> None:
         begin = monotonic_ns()
@@ -52,6 +63,7 @@ class EngineExecutor(Executor):
             infer = monotonic_ns()
             outputs = self._engine.infer(inputs)
             output = monotonic_ns()
+            self._brevity.saw(output - begin)
             self._gather.answer(batch, outputs)
         except SeptetError as error:
             fail(batch, error, statistics)

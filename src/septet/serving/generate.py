@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -67,7 +66,7 @@ class Generation:
         if self._exchange.answered:
             return
         self._exchange.request = request
-        self._plane.submit(request, partial(self._mailbox.post, self._answer))
+        self._mailbox.ask(request, self._answer)
 
     def _answer(self, response: Response) -> None:
         if response.final:

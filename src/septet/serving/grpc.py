@@ -389,7 +389,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             request.deadline = request.arrived + call.opening.timeout
         request.keeps, call.charge = call.charge, None
         call.requests.add(request)
-        self._plane.submit(request, partial(self._front.mailbox.post, partial(answer, call, request)))
+        self._front.mailbox.ask(request, partial(answer, call, request))
 
     def _answer(self, call: Call, request: Request, response: Response) -> None:
         """On the loop, with the answer to a ModelInfer."""

@@ -21,6 +21,7 @@ import numpy as np
 from septet.errors import Overloaded
 from septet.request import Request
 from septet.serving.budget import FREE, Budget, Charge
+from septet.serving.heads import head_of, known, learn
 from septet.tensor import Buffer
 from septet.wire.memory import Memory
 
@@ -192,6 +193,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._filled = 0
         self._draining = False
         self._reading = True
+        self._unknown = b""
+        """The bytes of a head that is being parsed, where they came at once."""
 
     # The transport's calls
 
@@ -235,7 +238,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._refused:
             return
         begun_before = self._current is not None
+        if not begun_before and not (data := self._take_known(data)):
+            return
         try:
+            self._unknown = b"" if begun_before else head_of(data)
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.refuse(400, "no other protocol is spoken here")
@@ -252,6 +258,34 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._message_bytes += len(data)
         if self._message_bytes > 2 * self.limits.body + (1 << 20):
             self.refuse(413, "the request is too large")
+
+    def _take_known(self, data: bytes) -> bytes:
+        """Take requests whose heads the parser has seen before, byte for byte; what is left is for the parser."""
+        while data and not self._refused:
+            text = head_of(data)
+            head = known(text)
+            if head is None or head.length > self.limits.body:
+                break
+            begin = len(text)
+            end = begin + head.length
+            if len(data) < end and head.length <= self.limits.direct:
+                break
+            exchange = self._current = Exchange(self)
+            exchange.url, exchange.method, exchange.headers = head.url, head.method, head.headers
+            exchange.keep = not self._draining
+            self._head_done = True
+            if head.length > self.limits.direct:
+                self._message_bytes = len(data)
+                self._since = time.monotonic()
+                self._begin_direct(head.length)
+                self.on_body(data[begin:end])
+                if len(data) >= end:
+                    self.on_message_complete()
+            else:
+                exchange.body = data[begin:end]
+                self.on_message_complete()
+            data = data[end:]
+        return data
 
     # The parser's calls
 
@@ -291,9 +325,16 @@ class HttpConnection(asyncio.BufferedProtocol):
             self.refuse(400, "a transfer encoding other than chunked")
             return
         if declared is not None and int(declared) > self.limits.direct:
-            self._direct, self._filled = np.empty(int(declared), np.uint8).data, 0
+            self._begin_direct(int(declared))
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._waiting:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._unknown and exchange.keep:
+            learn(self._unknown, exchange.method, exchange.url, headers)
+        self._unknown = b""
+
+    def _begin_direct(self, length: int) -> None:
+        """The body that follows is long: read it to where it will stay."""
+        self._direct, self._filled = np.empty(length, np.uint8).data, 0
 
     def on_body(self, data: bytes) -> None:
         exchange = self._current

@@ -39,6 +39,8 @@ class Instance:
         self._statistics = statistics
         self._on_failed = on_failed
         self._closing = threading.Event()
+        self._in_stead = threading.Lock()
+        self._busy = False
         self._thread = threading.Thread(target=self._run, name=f"septet-{name}", daemon=True)
 
     @property
@@ -51,6 +53,21 @@ class Instance:
         """What runs batches, for a warm-up before `start`."""
         return self._executor
 
+    @property
+    def brief(self) -> bool:
+        """Whether it has nothing to do, and would run a batch sooner than its thread is woken."""
+        return not self._busy and self.alive and self._executor.brief
+
+    def run_in_stead(self) -> None:
+        """On another thread, run the batch that this instance would take, where it waits for one."""
+        if not self._in_stead.acquire(blocking=False):
+            self._scheduler.rouse()
+            return
+        try:
+            self._run_batch(self._scheduler.take_idle())
+        finally:
+            self._in_stead.release()
+
     def start(self) -> None:
         """Begin to take batches."""
         self._thread.start()
@@ -60,18 +77,24 @@ class Instance:
         if self._thread.ident is not None:
             self._thread.join(timeout)
         self._closing.set()
-        self._executor.close()
+        with self._in_stead:
+            self._executor.close()
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
     def _run(self) -> None:
         self._executor.watch(self._scheduler.wake)
         while (batch := self._scheduler.take(self._able)) is not None:
-            wanted = drop_cancelled(batch, self._statistics)
-            if wanted:
-                self._execute(wanted)
+            self._busy = True
+            self._run_batch(batch)
+            self._busy = False
             if not self.alive and not self._restart():
                 return
+
+    def _run_batch(self, batch: list[Pending]) -> None:
+        wanted = drop_cancelled(batch, self._statistics)
+        if wanted:
+            self._execute(wanted)
 
     def _able(self) -> bool:
         return self._executor.alive

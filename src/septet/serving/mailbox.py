@@ -7,9 +7,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
-from septet.request import Response
+from septet.request import Answer, Request, Response
 from septet.serving.failure import told
+from septet.serving.plane import Plane
 
 Taker = Callable[[Response], None]
 
@@ -20,13 +22,27 @@ class Mailbox:
     Waking a loop costs a system call, so only the first answer after the loop has looked wakes it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, plane: Plane) -> None:
+        self._plane = plane
+        self._asked: list[tuple[Request, Answer]] = []
         self._loop = loop
         self._thread = threading.get_ident()
         self._letters: deque[tuple[Taker, Response]] = deque()
         self._woken = False
         self.after: list[Callable[[], None]] = []
         """Called once when all letters of a wake-up are delivered."""
+
+    def ask(self, request: Request, taker: Taker) -> None:
+        """Submit `request` with all others of this turn of the loop; `taker` is called with each answer."""
+        self._asked.append((request, partial(self.post, taker)))
+        if len(self._asked) == 1:
+            self._loop.call_soon(self._submit)
+
+    def _submit(self) -> None:
+        asked, self._asked = self._asked, []
+        self._woken = True  # what is answered meanwhile need not wake the loop: it is delivered here
+        self._plane.submit_all(asked)
+        self._deliver()
 
     def post(self, taker: Taker, response: Response) -> None:
         """Have `taker` called with `response` on the loop."""

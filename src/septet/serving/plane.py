@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from septet.request import Answer, Parameter, Request
@@ -21,6 +21,12 @@ class Plane(Protocol):
 
     def submit(self, request: Request, answer: Answer) -> None:
         """Take `request`; never blocks or raises. `answer` is called from any thread, its last call ``final``."""
+
+    def submit_all(self, asked: Sequence[tuple[Request, Answer]]) -> None:
+        """Take several requests that came together, as `submit` does each, and see to them together.
+
+        May run them at once, where that is a matter of microseconds.
+        """
 
     def live(self) -> bool:
         """Whether the server runs at all."""

@@ -63,7 +63,7 @@ class Queue:
         """Let `pending` wait. Whoever nobody waits for makes room first. Raises QueueFull."""
         pending.level = self._level_of(pending) if self._count > 1 else 0
         level = self._levels[pending.level]
-        if len(level) >= level.limit:
+        if len(level.waiting) + len(level.late) >= level.limit:
             self._clean(level, now, dropped)
             if len(level) >= level.limit:
                 raise QueueFull(f"[{pending.request.model}] Exceeds maximum queue size: {level.limit} are waiting")

@@ -140,7 +140,7 @@ class Routes:
     def _submit(self, exchange: Exchange, read: wire.Read) -> None:
         exchange.request = read.request
         exchange.body = b""
-        self._plane.submit(read.request, partial(self._mailbox.post, partial(self._answer, exchange, read)))
+        self._mailbox.ask(read.request, partial(self._answer, exchange, read))
 
     def _answer(self, exchange: Exchange, read: wire.Read, response: Response) -> None:
         """On the loop, with the model's answer."""

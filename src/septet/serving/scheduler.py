@@ -30,6 +30,9 @@ def _always() -> bool:
     return True
 
 
+_NEVER = 1 << 62
+"""More samples than ever wait."""
+
 _GRAIN = 1_000_000
 """The queue is not searched for expired requests more often than once in so many ns."""
 
@@ -63,8 +66,8 @@ class Scheduler:
         """Whether nothing new is taken."""
         return self._stopping
 
-    def enqueue(self, pending: Pending) -> None:
-        """Let `pending` wait for its turn. Raises QueueFull, Stopping."""
+    def enqueue(self, pending: Pending, *, rouse: bool = True) -> None:
+        """Let `pending` wait for its turn; without `rouse` nobody is told. Raises QueueFull, Stopping."""
         dropped: Dropped = []
         try:
             with self._lock:
@@ -77,13 +80,43 @@ class Scheduler:
                 if pending.expires and not 0 < self._next_expiry <= pending.expires:
                     self._next_expiry = pending.expires
                     self._expiry.watch(pending.expires, self.clean)
-                if self._leading:
-                    if self._queue.samples >= self._wake_at:
-                        self._filled.notify()
-                elif self._followers:
-                    self._free.notify()
+                if rouse:
+                    self._rouse()
         finally:
-            self._tell(dropped)
+            if dropped:
+                self._tell(dropped)
+
+    def rouse(self) -> None:
+        """Wake an instance, if one waits and what has been enqueued is enough for it."""
+        with self._lock:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        if not self._leading:
+            if self._followers:
+                self._free.notify()
+        elif self._queue.samples >= self._wake_at:
+            self._wake_at = _NEVER  # until the leader has looked
+            self._filled.notify()
+
+    def take_idle(self) -> Batch:
+        """Without waiting, what an instance that has nothing to do would run now: the caller runs it instead.
+
+        It is empty where there is no such instance; what stays in the queue is told to those who wait.
+        """
+        dropped: Dropped = []
+        try:
+            with self._lock:
+                if not self._leading:
+                    self._rouse()
+                    return []
+                batch, _ = self._form(monotonic_ns(), dropped)
+                if len(self._queue):
+                    self._filled.notify()
+                return batch
+        finally:
+            if dropped:
+                self._tell(dropped)
 
     def take(self, able: Able = _always) -> Batch | None:
         """Wait for a batch and take it; ``None`` once nothing will ever come again.
@@ -102,7 +135,8 @@ class Scheduler:
                     if self._followers and (self._stopping or len(self._queue)):
                         self._free.notify()
         finally:
-            self._tell(dropped)
+            if dropped:
+                self._tell(dropped)
 
     def clean(self) -> None:
         """Answer whoever waited too long or does not wait any more."""

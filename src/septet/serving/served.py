@@ -31,9 +31,9 @@ class Served:
         self._broken: SeptetError | None = None
         self._keyed = config.dynamic_batching is not None and not signature.uniform
 
-    def submit(self, request: Request, answer: Answer) -> None:
-        """Check and queue a request. Raises RequestInvalid, QueueFull, Stopping, ModelNotReady (no instance can be
-        started); else `answer` is called."""
+    def submit(self, request: Request, answer: Answer, *, attend: bool = True) -> None:
+        """Check and queue a request; without `attend`, which is to follow, nobody is told. `answer` is called, or
+        there is raised RequestInvalid, QueueFull, Stopping, ModelNotReady (no instance can be started)."""
         if self._broken is not None:
             if not self.ready:
                 raise self._broken
@@ -42,10 +42,18 @@ class Served:
         key = self.signature.key(request) if self._keyed else None
         pending = Pending(request, answer, self.version, size, key)
         try:
-            self.scheduler.enqueue(pending)
+            self.scheduler.enqueue(pending, rouse=attend)
         except QueueFull as error:
             self.statistics.failed(pending, error)
             raise
+
+    def attend(self) -> None:
+        """See to what was submitted: on this thread, where an instance that is idle would be woken for less."""
+        for instance in self.instances:
+            if instance.brief:
+                instance.run_in_stead()
+                return
+        self.scheduler.rouse()
 
     def start(self) -> None:
         """Let the instances take requests."""

@@ -42,6 +42,9 @@ ARENAS = 2
 LAME_SECONDS, PARTING_SECONDS = 1.0, 1.0
 """How long a server that ends still tells newcomers so, and waits for clients to take their leave."""
 
+YOUNG = 10_000
+"""Objects after which new ones are looked through for cycles: requests under way are not, and have none."""
+
 THREADS = 16
 """For what may block: loading, metadata, compression of large bodies."""
 
@@ -111,10 +114,11 @@ class Server:
         stopping = self._stopping = asyncio.Event()
         self._watch_signals(loop, stopping)
         executor = ThreadPoolExecutor(THREADS, "septet-door")
-        mailbox = Mailbox(loop)
+        mailbox = Mailbox(loop, self._plane)
         listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
         sweeper = asyncio.create_task(self._sweep(grpc))
         gc.freeze()  # what is there now stays: collections need not look at it again
+        gc.set_threshold(YOUNG)
         log.info("serving: HTTP %s, gRPC %s, metrics %s", self.http, self.grpc, self.metrics)
         started()
         await stopping.wait()

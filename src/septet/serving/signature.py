@@ -38,6 +38,8 @@ class Slot:
     optional: bool
     ragged: bool
     fixed: bool
+    required: tuple[tuple[int, int], ...]
+    """Place and size of every dimension that is not free."""
 
     @classmethod
     def of(cls, tensor: Input | Output) -> Slot:
@@ -50,15 +52,16 @@ class Slot:
             isinstance(tensor, Input) and tensor.optional,
             isinstance(tensor, Input) and tensor.allow_ragged_batch,
             -1 not in tensor.dims,
+            tuple((place, dim) for place, dim in enumerate(tensor.dims) if dim != -1),
         )
 
     def admits(self, dims: tuple[int, ...]) -> bool:
         """Whether a tensor of these dimensions, without the batch's, is one of these."""
         if self.fixed:
             return dims == self.dims
-        return len(dims) == len(self.dims) and all(
-            want in (-1, have) for want, have in zip(self.dims, dims, strict=True)
-        )
+        if len(dims) != len(self.dims):
+            return False
+        return not self.required or all(dims[place] == dim for place, dim in self.required)
 
 
 class Signature:
@@ -106,7 +109,7 @@ class Signature:
     def key(self, request: Request) -> Hashable:
         """What two requests must have alike to share a batch: free dimensions, and which inputs are there."""
         inputs = request.inputs
-        shapes = tuple(inputs[name].shape[1:] for name in self._free if name in inputs)
+        shapes = tuple([inputs[name].shape[1:] for name in self._free if name in inputs])
         return (shapes, frozenset(inputs)) if self._optional else shapes
 
     def _check_wanted(self, request: Request) -> None:

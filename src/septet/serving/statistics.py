@@ -102,7 +102,10 @@ class Statistics:
             self.last_inference = time.time_ns() // 1_000_000
             self.success.add(count, total)
             self.queue.add(count, queued)
-            self._phases(self.batches.setdefault(size, BatchCount()), phases, count)
+            batches = self.batches.get(size)
+            if batches is None:
+                batches = self.batches[size] = BatchCount()
+            self._phases(batches, phases, count)
 
     def _phases(self, batch: BatchCount, phases: Phases, count: int) -> None:
         before = phases.infer - phases.begin

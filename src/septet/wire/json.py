@@ -82,7 +82,7 @@ _encode = msgspec.json.Encoder().encode
 LONGEST = 2048
 """A longer document is not remembered."""
 
-_heads = Memory()
+_heads, _lengths = Memory(), Memory()
 
 Document = TypeVar("Document")
 
@@ -100,8 +100,12 @@ def header_length(text: str | None, size: int) -> int:
     """The length of the JSON document in a body of `size` bytes, from its header's `text`."""
     if text is None:
         return size
+    known: int | None = _lengths.get(text)
+    if known is not None and known <= size:
+        return known
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > size:
         raise RequestInvalid(f"inference header size should be in range (0, {size}), got: {text[:32]}")
+    _lengths.keep(text, int(text))
     return int(text)
 
 

@@ -25,7 +25,8 @@ from septet.errors import (
     UsageError,
     VersionUnknown,
 )
-from septet.request import Request
+from septet.request import Request, Response
+from septet.serving import brevity
 from septet.serving.core import Core
 from septet.serving.served import Served
 from septet.wire.shm import Regions
@@ -349,6 +350,78 @@ def test_a_hundred_reloads_under_load_drop_nothing_and_leave_nothing(
     assert me.num_fds() <= files + 2
     kept = sys.getsizeof(responses) + 3_000 * len(responses)  # by this test
     assert me.memory_info().rss - resident < 32 * 2**20 + kept
+
+
+def test_requests_that_came_together_share_a_batch(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    (root / "scale" / "config.pbtxt").write_text("max_batch_size: 8 dynamic_batching { }")
+    core, answers = open_(), Answers()
+    core.submit_all([(Request("scale", {"x": row(number)}, id=str(number)), answers) for number in range(16)])
+    for response in answers.wait(16):
+        assert np.array_equal(response.outputs["y"], row(2 * int(response.id)))
+    assert core.statistics("scale")[0]["execution_count"] == 2
+
+
+def test_each_of_those_that_came_together_is_refused_alone(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    core, answers = open_(), Answers()
+    core.submit_all(
+        [
+            (Request("scale", {"x": row(1)}, id="good"), answers),
+            (Request("nobody", {"x": row(1)}, id="unknown"), answers),
+            (Request("scale", {"x": row(1, 99)}, id="large"), answers),
+        ]
+    )
+    errors = {response.id: type(response.error) for response in answers.wait(3)}
+    assert errors == {"good": type(None), "unknown": ModelUnknown, "large": RequestInvalid}
+
+
+@pytest.mark.parametrize("short", [0, 60_000_000_000])
+def test_short_batches_run_where_they_came_and_long_ones_never(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    monkeypatch.setattr(brevity, "SHORT", short or 1)
+    scale(root, 2)
+    core, threads = open_(), list[int]()
+    for _ in range(brevity.FIRST + 8):
+        served = core._repository.find("scale")
+        until(lambda: served.scheduler._leading)  # noqa: B023
+        answers = Answers()
+
+        def note(response: Response, answers: Answers = answers) -> None:
+            threads.append(threading.get_ident())
+            answers(response)
+
+        core.submit_all([(Request("scale", {"x": row(3)}), note)])
+        assert answers.wait()[0].outputs["y"][0, 0] == 6
+    here = [thread == threading.get_ident() for thread in threads]
+    assert here == [False] * brevity.FIRST + [bool(short)] * 8
+
+
+def test_what_runs_in_an_instances_stead_survives_reloads(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brevity, "FIRST", 0)
+    monkeypatch.setattr(brevity, "SHORT", 60_000_000_000)
+    scale(root, 2)
+    core = open_(control="explicit", startup=["scale"])
+    answers, sent, stop = Answers(), [0], threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            core.submit_all([(Request("scale", {"x": row(3)}), answers)])
+            sent[0] += 1
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    for _ in range(30):
+        core.load("scale", {})
+    stop.set()
+    thread.join()
+    responses = answers.wait(sent[0])
+    assert [response.error for response in responses if response.error] == []
+    assert len(responses) == sent[0], "each exactly once"
+    assert all(response.outputs["y"][0, 0] == 6 for response in responses)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's way of keeping memory is Linux's")

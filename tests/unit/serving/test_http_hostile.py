@@ -125,6 +125,45 @@ def test_chunked_bodies_and_expect(running: Running) -> None:
         assert json.loads(answers(talk)[0][2])["outputs"][0]["data"] == [1.0]
 
 
+def listed(*values: float) -> bytes:
+    """A request that asks for its tensor back as JSON; all of one length have the same head."""
+    data = ",".join(f"{value:.1f}" for value in values)
+    body = f'{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[{len(values)}],"data":[{data}]}}]}}'
+    return post("/v2/models/identity/infer", body.encode())
+
+
+@pytest.mark.parametrize("piece", [1, 7, 150, 1_000, 100_000])
+def test_a_head_that_was_seen_before_says_the_same_again(start: Start, piece: int) -> None:
+    running = start(http_limits=replace(LIMITS, direct=500))
+    long = [float(number % 10) for number in range(300)]
+    sent = [[1.0, 2.0], [3.0, 4.0], [5.0], [6.0, 7.0], long, [8.0, 9.0], long[::-1], [1.0, 1.0]] * 2
+    wire_ = b"".join(listed(*values) for values in sent)
+    with dial(running) as talk:
+        for begin in range(0, len(wire_), piece):
+            talk.sendall(wire_[begin : begin + piece])
+        got = [json.loads(body)["outputs"][0]["data"] for _, _, body in answers(talk, len(sent))]
+    assert got == sent
+
+
+def test_a_body_with_an_empty_line_in_it_is_no_head(wary: Running) -> None:
+    body = b"\r\n\r\nGET /v2 HTTP/1.1\r\nHost: x\r\n\r\n"
+    lines = f"POST /v2/models/identity/infer HTTP/1.1\nHost: x\nContent-Length: {len(body)}\n\n".encode()
+    for head in (lines, lines.replace(b"\n", b"\r\n"), lines.replace(b"\n\n", b"\n\r\n")):
+        for _ in range(3):
+            with dial(wary) as talk:
+                talk.sendall((head + body) * 2)
+                talk.shutdown(socket.SHUT_WR)
+                told = talk.makefile("rb").read()
+            assert b"200 OK" not in told, "a part of the body was taken for a request"
+    assert still_serves(wary)
+
+
+def test_a_head_seen_by_a_server_of_wider_limits_is_still_refused(start: Start) -> None:
+    wide, narrow = start(), start(http_limits=replace(LIMITS, body=10))
+    assert ask(wide, listed(1.0))[0][0] == 200
+    assert ask(narrow, listed(1.0))[0][0] == 413
+
+
 # Row 36: what could be understood in two ways
 
 

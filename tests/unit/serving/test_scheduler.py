@@ -39,10 +39,12 @@ class Bed:
         self.dropped.append((pending.request.id, error))
         pending.fail(error)
 
-    def put(self, id_: str, size: int = 1, key: object = None, **parameters: int) -> Pending:
+    def put(
+        self, id_: str, size: int = 1, key: object = None, *, rouse: bool = True, **parameters: int
+    ) -> Pending:
         request = Request("m", {}, id=id_, parameters=dict(parameters))
         pending = Pending(request, Answers(), "1", size, key)
-        self.scheduler.enqueue(pending)
+        self.scheduler.enqueue(pending, rouse=rouse)
         return pending
 
     def take(self) -> list[str]:
@@ -331,3 +333,63 @@ def test_everybody_is_answered_once_whatever_happens(expiry: Expiry, seed: int) 
     assert np.sum(sizes) + sum(
         pending.size for answers, pending in sent if answers.responses[0].error is not None
     ) == sum(pending.size for _, pending in sent)
+
+
+# In an idle instance's stead
+
+
+def test_nothing_is_taken_in_the_stead_of_nobody(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    bed.put("a")
+    assert bed.scheduler.take_idle() == []
+    assert bed.take() == ["a"]
+
+
+def taker(bed: Bed) -> tuple[threading.Thread, list[list[str]]]:
+    """An instance that waits for one batch, and what it got."""
+    got: list[list[str]] = []
+    thread = threading.Thread(target=lambda: got.append(bed.take()))
+    thread.start()
+    until(lambda: bed.scheduler._leading)
+    return thread, got
+
+
+def test_what_is_taken_in_an_instances_stead_is_not_run_by_it_too(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    thread, got = taker(bed)
+    for name in "ab":
+        bed.put(name, rouse=False)
+    assert [pending.request.id for pending in bed.scheduler.take_idle()] == ["a", "b"]
+    assert bed.scheduler.take_idle() == []
+    bed.put("c")
+    thread.join(10)
+    assert got == [["c"]]
+
+
+def test_what_does_not_fit_into_the_batch_is_left_to_the_instance(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(), largest=2)
+    thread, got = taker(bed)
+    for name in "abc":
+        bed.put(name, rouse=False)
+    assert [pending.request.id for pending in bed.scheduler.take_idle()] == ["a", "b"]
+    thread.join(10)
+    assert got == [["c"]]
+
+
+def test_what_is_to_wait_for_more_is_left_to_the_instance(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain(max_queue_delay_microseconds=20_000))
+    thread, got = taker(bed)
+    bed.put("a", rouse=False)
+    assert bed.scheduler.take_idle() == []
+    thread.join(10)
+    assert got == [["a"]]
+
+
+def test_what_was_put_in_silence_is_run_once_somebody_is_roused(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    thread, got = taker(bed)
+    for name in "ab":
+        bed.put(name, rouse=False)
+    bed.scheduler.rouse()
+    thread.join(10)
+    assert got == [["a", "b"]]

@@ -184,7 +184,7 @@ def test_one_taker_that_fails_leaves_the_others_their_letters() -> None:
 
     async def deliver() -> list[str]:
         loop, seen = asyncio.get_running_loop(), list[str]()
-        mailbox = Mailbox(loop)
+        mailbox = Mailbox(loop, FakePlane())
 
         def fails(response: Response) -> None:
             raise ValueError

@@ -34,6 +34,8 @@ from septet.serving.signature import Signature
 from septet.serving.statistics import Phases, Statistics
 from septet.tensor import KSERVE_NAMES, Array
 
+_NONE: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -74,6 +76,7 @@ class ProcessExecutor(Executor):
         decoupled: bool,
     ) -> None:
         self._signature = signature
+        self._every = list(signature.outputs)
         self._decoupled = decoupled
         self._limits = limits
         self._numbers = itertools.count()
@@ -134,7 +137,7 @@ class ProcessExecutor(Executor):
             pending.version,
             request.id,
             [pack(name, array, self._process.inputs) for name, array in request.inputs.items()],
-            [wanted.name for wanted in request.wanted] or list(self._signature.outputs),
+            [wanted.name for wanted in request.wanted] if request.wanted else self._every,
             request.parameters,
             timeout if isinstance(timeout, int) else 0,
         )
@@ -246,7 +249,7 @@ class ProcessExecutor(Executor):
                 given.error, Status[given.code] if given.code in Status.__members__ else Status.INTERNAL
             )
         outputs: dict[str, Array] = {}
-        wanted = {each.name for each in pending.request.wanted}
+        wanted = {each.name for each in pending.request.wanted} if pending.request.wanted else _NONE
         for packed in given.outputs:
             slot = self._signature.outputs.get(packed.name)
             if slot is None:
@@ -267,7 +270,7 @@ class ProcessExecutor(Executor):
                 )
             if not wanted or slot.name in wanted:
                 outputs[slot.name] = array
-        if missing := wanted - outputs.keys():
+        if wanted and (missing := wanted - outputs.keys()):
             raise InferenceFailed(f"the model gave no output '{min(missing)}'")
         return outputs
 
