@@ -38,6 +38,7 @@
         ├── RequestInvalid
         │   └── RegionInvalid
         ├── TooLarge
+        ├── Overloaded
         ├── Unsupported
         ├── Forbidden
         ├── ModelUnknown

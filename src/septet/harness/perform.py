@@ -78,9 +78,11 @@ def server(bed: Bed, bounds: Bounds) -> Performance:
     limit = bounds.limit_seconds or math.inf
     layout = server_layout(bed, limit)
     calibration = bed.calibration(layout.streams)
-    if calibration.seconds[1] > limit:
+    # of many requests under way at once at a server, each waits for the others
+    alone = bed.alone() if bed.ask.remote else calibration.seconds[1]
+    if alone > limit:
         raise NoValidResult(
-            f"no rate is valid: one query alone takes {1e3 * calibration.seconds[1]:.3g} ms and the limit "
+            f"no rate is valid: one query alone takes {1e3 * alone:.3g} ms and the limit "
             f"is {1e3 * limit:g} ms: use more threads, or a faster engine or precision"
         )
 
@@ -128,6 +130,7 @@ def _highest(
         bounds_of(bed.ask.network, bounds.scenario, official=False),
         min_seconds=PROBE_SECONDS,
         library=bounds.library,
+        limit_seconds=bounds.limit_seconds,
     )
     rate = highest(
         lambda rate: at(rate, short, True).outcome.valid,

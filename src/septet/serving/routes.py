@@ -34,6 +34,9 @@ from septet.wire.memory import Memory
 LARGE = 64 << 10
 """Above so many bytes, compression leaves the event loop."""
 
+LONG_DOCUMENT = 256 << 10
+"""Above so many bytes, lists of elements are read and written beside the event loop."""
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -117,9 +120,24 @@ class Routes:
         if length == 0 and body:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
-            read = wire.read_raw(model, version, body, spec.name, spec.dtype, shape)
+            self._submit(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
+        elif length <= LONG_DOCUMENT:
+            self._submit(exchange, wire.read_request(model, version, body, length, self._plane.regions))
         else:
-            read = wire.read_request(model, version, body, length, self._plane.regions)
+            work = partial(wire.read_request, model, version, body, length, self._plane.regions)
+            task = self._loop.run_in_executor(self._executor, work)
+            task.add_done_callback(partial(self._read, exchange))
+
+    def _read(self, exchange: Exchange, task: asyncio.Future[wire.Read]) -> None:
+        """On the loop, with a request whose document is long."""
+        try:
+            read = task.result()
+            if not exchange.answered:
+                self._submit(exchange, read)
+        except Exception as error:
+            refuse(exchange, error)
+
+    def _submit(self, exchange: Exchange, read: wire.Read) -> None:
         exchange.request = read.request
         exchange.body = b""
         self._mailbox.ask(read.request, partial(self._answer, exchange, read))
@@ -136,10 +154,26 @@ class Routes:
                 raise Unsupported("a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream")
             if read.request.wanted:
                 response = classified(self._plane, read.request, response)
+            listed = not read.binary or read.request.wanted
+            if listed and wire.listed(read.request, response, read.binary) > LONG_DOCUMENT:
+                work = partial(wire.write_response, read.request, response, self._plane.regions, read.binary)
+                task = self._loop.run_in_executor(self._executor, work)
+                task.add_done_callback(partial(self._written, exchange))
+                return
             body = wire.write_response(read.request, response, self._plane.regions, read.binary)
         except Exception as error:
             refuse(exchange, error)
             return
+        self._send(exchange, body)
+
+    def _written(self, exchange: Exchange, task: asyncio.Future[wire.Body]) -> None:
+        """On the loop, with an answer that took long to write."""
+        try:
+            self._send(exchange, task.result())
+        except Exception as error:
+            refuse(exchange, error)
+
+    def _send(self, exchange: Exchange, body: wire.Body) -> None:
         exchange.request = None
         kind = JSON if body.length is None else BINARY
         extra = "" if body.length is None else f"Inference-Header-Content-Length: {body.length}\r\n"

@@ -17,7 +17,7 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Response, Wanted
-from septet.tensor import KSERVE_NAMES, Array, Buffer, objects, to_raw
+from septet.tensor import KSERVE_NAMES, Array, Buffer, to_raw
 from septet.wire.head import (
     Head,
     Input,
@@ -31,6 +31,7 @@ from septet.wire.head import (
     region_of,
     wanted_of,
 )
+from septet.wire.lists import BINARY_ONLY, read_list, write_list
 from septet.wire.memory import Memory
 from septet.wire.proto import region_parameters, wanted_parameters
 from septet.wire.shm import Regions
@@ -76,23 +77,7 @@ class ResponseDocument(msgspec.Struct):
 
 _request = msgspec.json.Decoder(RequestDocument)
 _response = msgspec.json.Decoder(ResponseDocument)
-_integers = msgspec.json.Decoder(list[int])
-_floats = msgspec.json.Decoder(list[float])
-_booleans = msgspec.json.Decoder(list[bool])
-_strings = msgspec.json.Decoder(list[str])
-_anything = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
-
-FLAT: dict[str, msgspec.json.Decoder[Any]] = {
-    "b": _booleans,
-    "i": _integers,
-    "u": _integers,
-    "f": _floats,
-    "O": _strings,
-}
-"""Kind of dtype -> decoder of a flat list of its elements."""
-
-BINARY_ONLY = {"FP16", "BF16"}
 
 LONGEST = 2048
 """A longer document is not remembered."""
@@ -195,7 +180,7 @@ def _read_tensor(tensor: TensorDocument) -> Input:
         raise RequestInvalid(f"tensor '{name}' has no data")
     if tensor.datatype in BINARY_ONLY:
         raise RequestInvalid(f"tensor '{name}': {tensor.datatype} is sent in binary only")
-    return Input(name, dtype, shape, data=_elements(tensor.data, dtype, shape, name))
+    return Input(name, dtype, shape, data=read_list(tensor.data, dtype, shape, name))
 
 
 def _read_output(tensor: TensorDocument, region: Region | None, regions: Regions) -> Input:
@@ -204,52 +189,6 @@ def _read_output(tensor: TensorDocument, region: Region | None, regions: Regions
     name, shape = tensor.name, tuple(tensor.shape)
     dtype = dtype_of(tensor.datatype, name)
     return Input(name, dtype, shape, data=read_placed(regions, region, dtype, shape, name))
-
-
-def _elements(text: msgspec.Raw, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> Array:
-    """The tensor in a JSON list, flat or nested as `shape` says."""
-    size = check_shape(shape, name)
-    try:
-        flat: list[Any] = FLAT[dtype.kind].decode(text)
-    except RecursionError:
-        raise RequestInvalid(f"tensor '{name}': nested too deeply") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        flat = _flattened(_decode(_anything, text, f"data of tensor '{name}'"), shape, name)
-        _check_elements(flat, dtype, name)
-    if len(flat) != size:
-        raise RequestInvalid(f"tensor '{name}': {len(flat)} elements are not {list(shape)}")
-    if dtype.kind == "O":
-        return objects([element.encode() for element in flat], shape)
-    try:
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
-            array: Array = np.array(flat, dtype)
-    except (OverflowError, ValueError, TypeError):
-        raise RequestInvalid(f"tensor '{name}': an element does not fit {KSERVE_NAMES[dtype]}") from None
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise RequestInvalid(f"tensor '{name}': an element does not fit {KSERVE_NAMES[dtype]}")
-    return array.reshape(shape)
-
-
-ELEMENTS: dict[str, type | tuple[type, ...]] = {"b": bool, "i": int, "u": int, "f": (int, float), "O": str}
-
-
-def _flattened(data: object, shape: tuple[int, ...], name: str) -> list[Any]:
-    """The elements of lists nested exactly as `shape`; whatever else is refused."""
-    level: list[Any] = [data]
-    for dim in shape:
-        if not all(type(part) is list and len(part) == dim for part in level):
-            raise RequestInvalid(f"tensor '{name}': data are not {list(shape)}, or of a wrong type")
-        level = [element for part in level for element in part]
-    return level
-
-
-def _check_elements(flat: Sequence[object], dtype: np.dtype[Any], name: str) -> None:
-    """Raise `RequestInvalid` where an element of nested data has another type than `dtype`."""
-    wanted = ELEMENTS[dtype.kind]
-    if not all(
-        isinstance(element, wanted) and (dtype.kind == "b" or type(element) is not bool) for element in flat
-    ):
-        raise RequestInvalid(f"tensor '{name}': an element is no {KSERVE_NAMES[dtype]}")
 
 
 def read_raw(
@@ -280,6 +219,16 @@ _tensors = Memory()
 _names = Memory()
 
 
+def listed(request: Request, response: Response, binary: bool) -> int:
+    """How many bytes of a response's tensors `write_response` will make lists of."""
+    places = {one.name: one for one in request.wanted}
+    return sum(
+        array.nbytes
+        for name, array in response.outputs.items()
+        if not (binary if (place := places.get(name)) is None or place.binary is None else place.binary)
+    )
+
+
 def write_response(request: Request, response: Response, regions: Regions, binary: bool) -> Body:
     """A response's body; `binary` says how outputs go out that were not asked for otherwise.
 
@@ -298,7 +247,7 @@ def write_response(request: Request, response: Response, regions: Regions, binar
             tensors.append(_raw_tensor(name, array, len(raw)))
             raws.append(raw)
         else:
-            tensors.append(_listed(name, array))
+            tensors.append(write_list(name, array))
     document = b"".join((_opening(response), b'"outputs":[', b",".join(tensors), b"]}"))
     return Body([document, *raws], len(document) if raws else None)
 
@@ -328,22 +277,6 @@ def _raw_tensor(name: str, array: Array, size: int) -> bytes:
 def _tensor(name: str, array: Array, parameters: Mapping[str, Parameter]) -> bytes:
     about: dict[str, object] = {"name": name, "datatype": KSERVE_NAMES[array.dtype], "shape": array.shape}
     return _encode(about | {"parameters": parameters} if parameters else about)
-
-
-def _listed(name: str, array: Array) -> bytes:
-    """An output as a JSON list, flat as Triton writes it."""
-    kind, datatype = array.dtype.kind, KSERVE_NAMES[array.dtype]
-    if datatype in BINARY_ONLY:
-        raise RequestInvalid(f"output '{name}': {datatype} is sent in binary only; ask for binary_data")
-    data: list[Any] = array.reshape(-1).tolist()
-    if kind == "f" and not np.isfinite(array).all():
-        raise RequestInvalid(f"output '{name}' has NaN or infinity, which is no JSON; ask for binary_data")
-    if kind == "O":
-        try:
-            data = [element.decode() if isinstance(element, bytes) else str(element) for element in data]
-        except UnicodeDecodeError:
-            raise RequestInvalid(f"output '{name}' is no UTF-8, so no JSON; ask for binary_data") from None
-    return _encode({"name": name, "datatype": datatype, "shape": array.shape, "data": data})
 
 
 def write_request(request: Request, placed: Mapping[str, Placed] | None = None) -> Body:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 from septet.errors import NoValidResult
 from septet.harness.ask import Ask, Layout
 from septet.harness.bed import Bed
-from septet.harness.job import Outcome
-from septet.harness.perform import CONFIRMATIONS, Performance, _highest
+from septet.harness.job import Calibration, Outcome
+from septet.harness.perform import CONFIRMATIONS, Performance, _highest, perform
 from septet.harness.scenario import Bounds, bounds_of
 
 BOUNDS = bounds_of("null", "Server", official=False)
@@ -57,3 +58,39 @@ def test_where_nothing_holds_the_lowest_rate_that_was_tried_is_told() -> None:
         highest(machine)
     assert f"{min(machine.confirmed):.3g}" in str(error.value)
     assert len(machine.confirmed) == CONFIRMATIONS
+
+
+class Served(Bed):
+    """A server whose calls take `alone` seconds one at a time, and so many times as long side by side; it keeps
+    every rate that is tried up to `most`, and notes the latency limits that it was run under."""
+
+    def __init__(self, alone: float, most: float) -> None:
+        super().__init__(Ask("null", Path(), engine="http://127.0.0.1:1/null"), lambda words, progress: None)
+        self._alone, self._most = alone, most
+        self.limits: set[float | None] = set()
+
+    def calibration(self, streams: int) -> Calibration:
+        return Calibration(streams, {1: streams * self._alone})
+
+    def alone(self) -> float:
+        return self._alone
+
+    def measure(
+        self, bounds: Bounds, layout: Layout, rate: float, words: str, *, give_up: bool = False
+    ) -> Outcome:
+        self.limits.add(bounds.limit_seconds)
+        return Outcome(rate <= self._most, [], {}, {}, "", "")
+
+
+def test_requests_that_wait_for_each_other_at_a_server_do_not_make_one_alone_too_slow() -> None:
+    limit = 0.005
+    server = Served(limit / 2, most=100.0)  # sixteen at once take eight times the limit
+    assert 90 <= perform(server, replace(BOUNDS, limit_seconds=limit)).rate <= 100
+    with pytest.raises(NoValidResult, match="one query alone takes 10 ms"):
+        perform(Served(2 * limit, most=100.0), replace(BOUNDS, limit_seconds=limit))
+
+
+def test_short_runs_have_the_limit_of_the_run_that_counts() -> None:
+    server = Served(0.001, most=100.0)
+    perform(server, replace(BOUNDS, limit_seconds=0.25))
+    assert server.limits == {0.25}

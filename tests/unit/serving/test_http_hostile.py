@@ -302,6 +302,36 @@ def test_a_body_is_inflated_beside_the_loop(running: Running, monkeypatch: pytes
         assert answers(talk)[0][0] == 200
 
 
+def test_long_lists_are_read_and_written_beside_the_loop(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = {"read": threading.Event(), "write": threading.Event()}
+    read, write = wire.read_request, wire.write_response
+
+    def slow_read(*given: Any) -> wire.Read:
+        assert len(given[2]) < 100_000 or served["read"].wait(20), "nobody else was served meanwhile"
+        return read(*given)
+
+    def slow_write(*given: Any) -> wire.Body:
+        large = given[1].outputs["OUTPUT0"].size > 1_000
+        assert not large or served["write"].wait(20), "nobody else was served meanwhile"
+        return write(*given)
+
+    monkeypatch.setattr(wire, "read_request", slow_read)
+    monkeypatch.setattr(wire, "write_response", slow_write)
+    data = list(range(200_000))
+    tensor = {"name": "INPUT0", "datatype": "INT32", "shape": [len(data)], "data": data}
+    with dial(running) as talk:
+        talk.sendall(post("/v2/models/identity/infer", json.dumps({"inputs": [tensor]}).encode()))
+        for step in ("read", "write"):
+            assert still_serves(running)
+            served[step].set()
+            until(lambda: any(request.inputs["INPUT0"].size == len(data) for request in running.plane.requests))
+        ((status, _, body),) = answers(talk)
+    assert status == 200
+    assert json.loads(body)["outputs"][0]["data"] == data
+
+
 # What all connections hold together
 
 
