@@ -215,8 +215,8 @@ def rows_of(name: str, scenario: Scenario, seen: dict[str, list[Seen]], size: Si
         ]
         ratios = [over.rate / bare.rate for over, bare in zip(mine, seen["bare"], strict=True) if bare.rate]
         floor = FLOOR if size == "full" and way == SHARED_MEMORY else None
-        if ratios:
-            rows.append(Row(f"{name}: {way} ÷ bare", statistics.median(ratios), "×", floor=floor))
+        ratio = statistics.median(ratios) if ratios else 0.0  # a bare engine without a valid rate shows nothing
+        rows.append(Row(f"{name}: {way} ÷ bare", ratio, "×", floor=floor))
     return rows
 
 
