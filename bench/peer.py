@@ -19,13 +19,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 import psutil
 from onnx import TensorProto, helper
 
-PACKAGE = "nvidia-pytriton==0.7.0"
+PACKAGES = ("nvidia-pytriton==0.7.0", f"onnxruntime=={version('onnxruntime')}")
+"""Triton, and what its Python models may use: the engine of the same version as ours."""
 
 CONFIG = """
 backend: "{backend}"
@@ -48,6 +50,35 @@ class TritonPythonModel:
             )
             for request in requests
         ]
+"""
+
+NETWORK_CONFIG = """
+backend: "{backend}"
+max_batch_size: 8
+input [{{name: "INPUT0" data_type: TYPE_FP32 dims: [150528] reshape: {{shape: [3, 224, 224]}}}}]
+output [{{name: "OUTPUT0" data_type: TYPE_FP32 dims: [1000]}}]
+dynamic_batching {{}}
+instance_group [{{kind: KIND_CPU count: 1}}]
+"""
+
+NETWORK_MODEL = """
+import os
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        place = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
+        self.session = ort.InferenceSession(place, providers=["CPUExecutionProvider"])
+
+    def execute(self, requests):
+        images = [pb_utils.get_input_tensor_by_name(request, "INPUT0").as_numpy() for request in requests]
+        (rows,) = self.session.run(["OUTPUT0"], {"INPUT0": np.concatenate(images)})
+        parts = np.split(rows, np.cumsum([len(each) for each in images])[:-1])
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT0", part)]) for part in parts]
 """
 
 
@@ -92,6 +123,23 @@ def write_repository(folder: Path, *, python: bool = True, onnx_too: bool = True
     return folder
 
 
+def write_network(folder: Path, model: Path, *, python: bool) -> None:
+    """``resnet50``: images, FP32 [150528], to scores, FP32 [1000]; on ONNX Runtime, in a `python` model's hands
+    or as such."""
+    backend, file = ("python", "model.py") if python else ("onnxruntime", "model.onnx")
+    place = write_model(folder / "resnet50", backend, file, NETWORK_CONFIG)
+    if python:
+        place.write_text(NETWORK_MODEL)
+    network = onnx.load(model)
+    names = {network.graph.input[0].name: "INPUT0", network.graph.output[0].name: "OUTPUT0"}
+    for value in (*network.graph.input, *network.graph.output):
+        value.name = names[value.name]
+    for node in network.graph.node:
+        for ports in (node.input, node.output):
+            ports[:] = [names.get(port, port) for port in ports]
+    onnx.save(network, place.with_name("model.onnx"))
+
+
 def write_model(folder: Path, backend: str, file: str, config: str = CONFIG) -> Path:
     """A model's folder with its configuration; where its `file` of version 1 is to be written."""
     (folder / "1").mkdir(parents=True)
@@ -102,17 +150,17 @@ def write_model(folder: Path, backend: str, file: str, config: str = CONFIG) -> 
 def install(folder: Path) -> None:
     """Make the virtual environment of Triton."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([folder / "bin" / "pip", "install", "--quiet", PACKAGE], check=True)
+    subprocess.run([folder / "bin" / "pip", "install", "--quiet", *PACKAGES], check=True)
 
 
 def triton_command(folder: Path, repository: Path, ports: list[int]) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment that run Triton on a CPU out of the wheel."""
     packages = next((folder / "lib").glob("python3*/site-packages"))
     home = packages / "pytriton" / "tritonserver"
-    version = packages.parent.name.removeprefix("python")
+    python = packages.parent.name.removeprefix("python")
     stub = home / "backends" / "python" / "triton_python_backend_stub"
     if not stub.exists():
-        shutil.copy2(home / "python_backend_stubs" / version / "triton_python_backend_stub", stub)
+        shutil.copy2(home / "python_backend_stubs" / python / "triton_python_backend_stub", stub)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
     # Its Python stub takes whatever python3 is first on PATH, and with another numpy answers wrong tensors.
     environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{environment['PATH']}"

@@ -3,7 +3,8 @@
 
 ``--triton FOLDER`` names Triton's virtual environment (see `peer`), ``--install`` makes it there, ``--only TEXT``
 takes the comparisons whose name has that text. Triton's model is the Python identity that its users would write;
-Septet runs the identity on ONNX Runtime, and the same model.py.
+Septet runs the identity on ONNX Runtime, and the same model.py. ResNet-50 (synthetic weights, FP32) runs on ONNX
+Runtime in both, in Triton in a Python model's hands: its build for CPUs that can be had has no other backend.
 """
 
 from __future__ import annotations
@@ -19,19 +20,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ledger import Row, report
-from peer import Peer, free_ports, install, running, septet_command, triton_command, write_repository
+from load import tensor_of
+from peer import (
+    Peer,
+    free_ports,
+    install,
+    running,
+    septet_command,
+    triton_command,
+    write_network,
+    write_repository,
+)
+from septet.config import EngineConfig
+from septet.devices.cpu import Cpu
+from septet.engines.engine import load
+from septet.workloads.workload import Asked, open_workload
 
 LOAD = Path(__file__).with_name("load.py")
-ROUNDS, SECONDS = 3, 3.0
+ROUNDS, SECONDS, NETWORK_SECONDS = 3, 3.0, 10.0
+NETWORK = "resnet50"
 SMALL, LARGE = 16, 150_528
 """Elements of FP32: 64 bytes, and the 602,112 bytes of one ImageNet image."""
 
 
-def drive(peer: Peer, kind: str, model: str, connections: int, elements: int) -> dict[str, Any]:
+def drive(peer: Peer, claim: Claim, model: str, expected: str) -> dict[str, Any]:
     """One run of the client: its figures, and the server's CPU per request in µs."""
-    address = peer.http if kind == "http" else peer.grpc
-    command = [sys.executable, str(LOAD), kind, address, model, str(connections), str(SECONDS), str(elements)]
+    address = peer.http if claim.kind == "http" else peer.grpc
+    numbers = [str(number) for number in (claim.connections, claim.seconds, claim.elements)]
+    command = [sys.executable, str(LOAD), claim.kind, address, model, *numbers, *([expected] if expected else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         client.stdout.readline()  # the warm-up is over
@@ -42,7 +61,9 @@ def drive(peer: Peer, kind: str, model: str, connections: int, elements: int) ->
         sys.exit(f"the client against {peer.name} ended without figures")
     seen: dict[str, Any] = json.loads(line)
     if seen["failures"] or not seen["checked"] or not seen["requests"]:
-        sys.exit(f"{peer.name}, {kind}, {model}: {seen['failures']} requests failed: {seen['first_failure']}")
+        sys.exit(
+            f"{peer.name}, {claim.kind}, {model}: {seen['failures']} requests failed: {seen['first_failure']}"
+        )
     seen["rate"] = seen["requests"] / seen["seconds"]
     seen["cpu_us"] = used / seen["requests"] * 1e6
     return seen
@@ -58,6 +79,7 @@ class Claim:
     connections: int
     elements: int
     floor: float
+    seconds: float = SECONDS
 
 
 CLAIMS = [
@@ -66,16 +88,17 @@ CLAIMS = [
     *(Claim("gRPC, ONNX Runtime", "grpc", "identity_onnx", c, SMALL, 1.0) for c in (16, 64)),
     Claim("HTTP, 600 KB, ONNX Runtime", "http", "identity_onnx", 8, LARGE, 3.0),
     Claim("gRPC, 600 KB, ONNX Runtime", "grpc", "identity_onnx", 8, LARGE, 1.5),
+    Claim("HTTP, ResNet-50, ONNX Runtime", "http", NETWORK, 16, LARGE, 0.98, NETWORK_SECONDS),
 ]
 
 
-def compare(claim: Claim, ours: Peer, theirs: Peer) -> list[Row]:
+def compare(claim: Claim, ours: Peer, theirs: Peer, scores: Path) -> list[Row]:
     """Both in turn, `ROUNDS` times; medians."""
     seen: dict[str, list[dict[str, Any]]] = {ours.name: [], theirs.name: []}
     for turn in range(ROUNDS):
         for peer in (ours, theirs) if turn % 2 else (theirs, ours):
-            model = claim.model if peer is ours else "identity_py"
-            seen[peer.name].append(drive(peer, claim.kind, model, claim.connections, claim.elements))
+            model = claim.model if peer is ours or claim.model == NETWORK else "identity_py"
+            seen[peer.name].append(drive(peer, claim, model, str(scores) if claim.model == NETWORK else ""))
     name = f"{claim.name}, {claim.connections} connections"
     rows = []
     for peer in (ours, theirs):
@@ -88,11 +111,15 @@ def compare(claim: Claim, ours: Peer, theirs: Peer) -> list[Row]:
 
 def measure(triton: Path, only: str) -> list[Row]:
     """Start both, compare claim after claim."""
+    wanted = [claim for claim in CLAIMS if only.lower() in f"{claim.name}, {claim.connections}".lower()]
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         folder = Path(place)
+        scores = folder / "scores.npy"
         ports = free_ports(6)
         theirs_at = write_repository(folder / "triton", onnx_too=False)
         ours_at = write_repository(folder / "septet", onnx_too=True)
+        if any(claim.model == NETWORK for claim in wanted):
+            write_networks(theirs_at, ours_at, scores)
         commands = {
             "Triton": (*triton_command(triton, theirs_at, ports[:3]), ports[:3]),
             "Septet": (*septet_command(ours_at, ports[3:]), ports[3:]),
@@ -101,8 +128,19 @@ def measure(triton: Path, only: str) -> list[Row]:
             name: stack.enter_context(running(name, *command, folder / f"{name}.log"))
             for name, command in commands.items()
         }
-        wanted = [claim for claim in CLAIMS if only.lower() in f"{claim.name}, {claim.connections}".lower()]
-        return [row for claim in wanted for row in compare(claim, peers["Septet"], peers["Triton"])]
+        return [row for claim in wanted for row in compare(claim, peers["Septet"], peers["Triton"], scores)]
+
+
+def write_networks(theirs: Path, ours: Path, scores: Path) -> None:
+    """ResNet-50 for both, and what it says of the tensor that is sent."""
+    model = open_workload(NETWORK, "full", Asked("synthetic")).model
+    assert model is not None
+    write_network(theirs, model, python=True)
+    write_network(ours, model, python=False)
+    with load("onnx", model, EngineConfig(), Cpu.detect().partition()) as engine:
+        (image,) = engine.inputs
+        (row,) = engine.infer({image.name: tensor_of(LARGE).reshape(1, 3, 224, 224)}).values()
+    np.save(scores, row)
 
 
 def main() -> None:
