@@ -48,7 +48,9 @@ ROUNDS, BATCH = 3, 4
 LIMIT = 4.0
 """The limit in Server, in latencies of one padded window on all cores."""
 
-QUERIES, KEPT = 50, 0.9
+QUERIES, SECONDS, KEPT = 50, 60.0, 0.9
+"""Of a probe: so long that a queue that only grows is seen to."""
+
 TOLERANCE = 0.1
 
 
@@ -143,7 +145,7 @@ def _highest_rate(bed: Bed, limit: float) -> float:
     layout = server_layout(bed, limit)
     bounds = replace(
         bounds_of("bert", "Server", official=False),
-        min_seconds=1.0,
+        min_seconds=SECONDS,
         min_queries=QUERIES,
         limit_seconds=limit,
         percentile=KEPT,

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -132,7 +132,7 @@ class Worker:
         def load(indices: Sequence[int]) -> None:
             self.load(indices)
             if self.job.mode == "performance":
-                self.warm_up(sorted({1, min(self.job.batch, len(indices))}))
+                self.warm_up_for(len(indices))
             if not watch.ident:
                 watch.start()
 
@@ -146,7 +146,7 @@ class Worker:
         bounds = self.job.bounds
         loaded = range(min(len(self.workload), bounds.library))
         self.load(loaded)
-        self.warm_up(sorted({1, min(self.job.batch, len(loaded))}))
+        self.warm_up_for(len(loaded))
         clock = Clock(bounds.limit_seconds or 0.0, round(self.job.rate), loaded)
         target = self.target(clock.complete)
         try:
@@ -168,12 +168,20 @@ class Worker:
             indices, lambda done: self.report.step("loading samples", done / len(indices)), self.job.threads
         )
 
-    def warm_up(self, batches: Sequence[int]) -> None:
-        """Run every stream at these batch sizes and all lengths of the samples, as far as `_WARM_SECONDS` allow:
-        engines compile and allocate on first use."""
+    def warm_up_for(self, loaded: int) -> None:
+        """Warm up for a test over so many samples. Where queries come one by one, batches of any size are formed
+        of those that wait: one that must be compiled first makes them late."""
+        largest = min(self.job.batch, loaded)
+        any_size = self.job.bounds.scenario in ("Server", "MultiStream")
+        self.warm_up(sorted({1, largest}), range(2, largest) if any_size else ())
+
+    def warm_up(self, batches: Sequence[int], then: Sequence[int] = ()) -> None:
+        """Run every stream at these batch sizes and all lengths of the samples, and `then` at those, as far as
+        `_WARM_SECONDS` allow: engines compile and allocate on first use."""
         start = time.perf_counter()
+        lengths = self.library.of_each_length()
         with ThreadPoolExecutor(self.job.streams) as side_by_side:
-            for index, batch in product(self.library.of_each_length(), batches):
+            for index, batch in chain(product(lengths, batches), product(lengths, then)):
                 inputs = self.library.gather([index] * batch)
                 list(side_by_side.map(self.predictor, [inputs] * self.job.streams))
                 if time.perf_counter() - start > _WARM_SECONDS:
