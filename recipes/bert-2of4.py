@@ -9,10 +9,10 @@ About five minutes.
 
 from __future__ import annotations
 
-from bert import STEPS, Network, layers_of, resumed, scores, tune, weights_of
-from septet.workloads.transformer import BERT_MINI, Bert
+from bert import STEPS, Network, layers_of, resumed, run, tune
+from septet.workloads.transformer import Bert
 from sparsity import Masks
-from training import asked, repeatable, save
+from training import repeatable
 
 TUNING_STEPS = 500
 
@@ -33,11 +33,7 @@ def train(net: Bert, steps: int, seed: int) -> Network:
 
 def main() -> None:
     """Mask, train, save, print F1 and exact match."""
-    said = asked(__doc__, "bert-2of4", seed=7, steps=TUNING_STEPS)
-    network = train(BERT_MINI, said.steps, said.seed)
-    save(weights_of(network, BERT_MINI), said.out)
-    for part in ("search", "test"):
-        print(scores(network, part), flush=True)
+    run(__doc__, "bert-2of4", TUNING_STEPS, train)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,12 @@ from bert import (
     layers_of,
     losses,
     resumed,
-    scores,
+    run,
     tune,
-    weights_of,
 )
-from septet.workloads.transformer import BERT_MINI, Bert
+from septet.workloads.transformer import Bert
 from sparsity import best, importance, inputs_kept, outputs_kept
-from training import asked, repeatable, save
+from training import repeatable
 
 STAGES = ((0.08, 3, 320), (0.08, 2, 192), (0.84, 2, 128))
 """Which share of the steps each stage has, and how many heads and columns a layer has in it."""
@@ -72,11 +71,7 @@ def train(net: Bert, steps: int, seed: int, stages: tuple[tuple[float, int, int]
 
 def main() -> None:
     """Prune, train, save, print F1 and exact match."""
-    said = asked(__doc__, "bert-sparse", seed=7, steps=TUNING_STEPS)
-    network = train(BERT_MINI, said.steps, said.seed)
-    save(weights_of(network, BERT_MINI), said.out)
-    for part in ("search", "test"):
-        print(scores(network, part), flush=True)
+    run(__doc__, "bert-sparse", TUNING_STEPS, train)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ About five minutes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -363,13 +363,18 @@ def scores(network: Network, part: Split, count: int | None = None) -> str:
     return f"on {part}: {words}, {len(said)} questions"
 
 
-def main() -> None:
-    """Train, save, print F1 and exact match."""
-    said = asked(__doc__, "bert", seed=7, steps=STEPS)
+def run(words: str, name: str, steps: int, train: Callable[[Bert, int, int], Network]) -> None:
+    """Do what the command line asks of a recipe: `train`, save, print F1 and exact match."""
+    said = asked(words, name, seed=7, steps=steps)
     network = train(BERT_MINI, said.steps, said.seed)
     save(weights_of(network, BERT_MINI), said.out)
     for part in ("search", "test"):
         print(scores(network, part), flush=True)
+
+
+def main() -> None:
+    """Train, save, print F1 and exact match."""
+    run(__doc__, "bert", STEPS, train)
 
 
 if __name__ == "__main__":

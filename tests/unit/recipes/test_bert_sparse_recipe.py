@@ -13,6 +13,11 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install '
 
 
 @pytest.fixture(scope="module")
+def dense(load_recipe: Callable[[str], ModuleType]) -> ModuleType:
+    return load_recipe("bert")
+
+
+@pytest.fixture(scope="module")
 def pruned(load_recipe: Callable[[str], ModuleType]) -> ModuleType:
     return load_recipe("bert-sparse")
 
@@ -27,15 +32,17 @@ def sparsity(load_recipe: Callable[[str], ModuleType]) -> ModuleType:
     return load_recipe("sparsity")
 
 
-def onnx_answers(recipe: ModuleType, network: object, batch: tuple[Array, ...]) -> Array:
-    weights = {name: array.astype(np.float32) for name, array in recipe.weights_of(network, BERT_MINI).items()}
+def onnx_answers(dense: ModuleType, network: object, batch: tuple[Array, ...]) -> Array:
+    weights = {name: array.astype(np.float32) for name, array in dense.weights_of(network, BERT_MINI).items()}
     session = ort.InferenceSession(build(BERT_MINI, weights).SerializeToString())
     return np.stack(session.run(None, dict(zip(INPUTS, batch, strict=True))), -1)
 
 
-def test_pruned_matrices_are_smaller_and_the_graph_is_what_was_trained(pruned: ModuleType) -> None:
+def test_pruned_matrices_are_smaller_and_the_graph_is_what_was_trained(
+    dense: ModuleType, pruned: ModuleType
+) -> None:
     network = pruned.train(BERT_MINI, steps=1, seed=1, stages=((1.0, 3, 96),))
-    saved = pruned.weights_of(network, BERT_MINI)
+    saved = dense.weights_of(network, BERT_MINI)
     assert set(saved) == set(shapes(BERT_MINI))
     layer = "bert.encoder.layer.1"
     assert saved[f"{layer}.attention.self.query.weight"].shape == (96, 128)
@@ -45,22 +52,22 @@ def test_pruned_matrices_are_smaller_and_the_graph_is_what_was_trained(pruned: M
     ids, mask, segments, *_ = next(iter(pruned.batches(1)))
     with torch.inference_mode():
         wanted = network(ids, mask, segments).numpy()
-    found = onnx_answers(pruned, network, tuple(tensor.numpy() for tensor in (ids, mask, segments)))
+    found = onnx_answers(dense, network, tuple(tensor.numpy() for tensor in (ids, mask, segments)))
     assert np.abs(found - wanted).max() < 0.01 * np.abs(wanted).max()  # float16 is saved
 
 
-def test_what_ships_is_where_training_begins(pruned: ModuleType) -> None:
+def test_what_ships_is_where_training_begins(dense: ModuleType, pruned: ModuleType) -> None:
     ids, mask, segments, *_ = next(iter(pruned.batches(1)))
     network = pruned.resumed(BERT_MINI).eval()
     with torch.inference_mode():
         wanted = network(ids, mask, segments).numpy()
-    found = onnx_answers(pruned, network, tuple(tensor.numpy() for tensor in (ids, mask, segments)))
+    found = onnx_answers(dense, network, tuple(tensor.numpy() for tensor in (ids, mask, segments)))
     assert np.abs(found - wanted).max() < 0.02
 
 
-def test_masks_hold_through_training(masked: ModuleType) -> None:
+def test_masks_hold_through_training(dense: ModuleType, masked: ModuleType) -> None:
     network = masked.train(BERT_MINI, steps=2, seed=1)
-    for name, array in masked.weights_of(network, BERT_MINI).items():
+    for name, array in dense.weights_of(network, BERT_MINI).items():
         if name.endswith("dense.weight") or (".self." in name and name.endswith("weight")):
             assert ((array.reshape(-1, 4) == 0).sum(axis=1) >= 2).all()
 
