@@ -19,12 +19,12 @@ import onnx
 from ledger import Row, parser_of, report
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
-from septet.engines.engine import Engine, load
+from septet.engines.engine import load
 from septet.optimize import graph, nncf
 from septet.optimize.candidate import REFERENCE, Candidate, Recipe
 from septet.optimize.folder import whole_folder
 from septet.optimize.passes import apply, passes
-from septet.optimize.recorder import Recorder
+from septet.optimize.recorder import Recording
 from septet.optimize.stopwatch import interleaved
 from septet.optimize.workshop import Workshop
 from septet.tensor import Tensors
@@ -100,25 +100,20 @@ def model_of(name: str, workload: Workload) -> Path:
 
 def feeds_of(name: str, workload: Workload, network: Network) -> list[Tensors]:
     """What the engine gets in a few calls."""
-    recorders: list[Recorder] = []
-
-    def recorded(path: Path | None) -> Engine:
-        recorders.append(Recorder(load("onnx", path, EngineConfig(), Cpu.detect().partition())))
-        return recorders[-1]
-
     if name == "3d-unet":
         prepared = [workload.sample(index) for index in range(CALLS)]
         return [
             {key: np.ascontiguousarray(array[None, :, 48:176, 48:176, 16:144]) for key, array in sample.items()}
             for sample in prepared
         ]
-    with workload.predictor(recorded) as predict:
+    recording = Recording(lambda path: load("onnx", path, EngineConfig(), Cpu.detect().partition()))
+    with workload.predictor(recording) as predict:
         for call in range(CALLS):
             begin = call * network.batch
             predict(workload.collate([workload.sample(begin + place) for place in range(network.batch)]))
     if name == "dlrm":
-        return [_pairs(recorders[0].feeds)] * CALLS
-    return recorders[0].feeds
+        return [_pairs(recording.recorder.feeds)] * CALLS
+    return recording.recorder.feeds
 
 
 def _pairs(feeds: list[Tensors]) -> Tensors:

@@ -80,7 +80,8 @@ def asked(
 class Shared:
     """Memory that a client shares with a server on the same machine.
 
-    `put` places an array in it, `leave` keeps room for an output. It is the client's own to `close`.
+    `put` places an array in it, `leave` keeps room for an output. It is the client's own to `close`. Once the
+    server has it open, `hide` takes its name away, so that nothing is left of it even where the client is killed.
     """
 
     def __init__(self, size: int) -> None:
@@ -119,11 +120,15 @@ class Shared:
         """Start anew; arrays and room handed out before are void."""
         self._used = 0
 
+    def hide(self) -> None:
+        """Let nobody else open it by its name."""
+        (FOLDER / self.name).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Give the memory back."""
         self.regions.unregister()
         self._memory.close()
-        (FOLDER / self.name).unlink(missing_ok=True)
+        self.hide()
 
 
 class Client:
@@ -185,6 +190,7 @@ class Client:
         except BaseException:
             shared.close()
             raise
+        shared.hide()
         return shared
 
     def unshare(self, shared: Shared) -> None:
@@ -333,6 +339,7 @@ class AsyncClient:
         except BaseException:
             shared.close()
             raise
+        shared.hide()
         return shared
 
     async def unshare(self, shared: Shared) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -124,6 +125,10 @@ def _resolved(name: str, dotted: str) -> type[Engine]:
             f"engine {name!r} needs the package {error.name!r}: pip install {error.name}"
         ) from error
     return found
+
+
+LoadEngine = Callable[[Path | None], Engine]
+"""Loads a model file in the engine, precision and threads that were asked for."""
 
 
 def load(name: str, path: Path | None, config: EngineConfig, partition: Partition) -> Engine:

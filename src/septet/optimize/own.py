@@ -11,12 +11,12 @@ import numpy as np
 
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
-from septet.engines.engine import Engine, load
+from septet.engines.engine import Engine, LoadEngine, load
 from septet.engines.model import read_onnx
 from septet.errors import DataError, EngineError, ModelInvalid, UsageError
 from septet.optimize.agreement import agreement, classes_of
 from septet.optimize.samples import Given, call, open_samples
-from septet.optimize.subject import PARTS, Load, Part, Subject
+from septet.optimize.subject import PARTS, Part, Subject
 from septet.optimize.support import require_operators
 from septet.score import Score, mean
 from septet.tensor import Array, Tensors, TensorSpec
@@ -69,12 +69,12 @@ class OwnModel(Subject):
     def count(self, part: Part) -> int:
         return len(self._parts[part])
 
-    def run(self, part: Part, load: Load, count: int, batch: int) -> None:
+    def run(self, part: Part, load: LoadEngine, count: int, batch: int) -> None:
         with load(self.model) as engine:
             for _ in self._answers(engine, self._parts[part][:count], batch):
                 pass
 
-    def exam(self, part: Part, load: Load, count: int) -> Score:
+    def exam(self, part: Part, load: LoadEngine, count: int) -> Score:
         chosen = self._parts[part][:count]
         with load(self.model) as engine:
             answers = list(self._answers(engine, chosen, BATCH))

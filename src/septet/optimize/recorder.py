@@ -8,7 +8,7 @@ from typing import Self
 
 from septet.config import EngineConfig
 from septet.devices.device import Partition
-from septet.engines.engine import Engine
+from septet.engines.engine import Engine, LoadEngine
 from septet.tensor import Array, Tensors
 
 
@@ -53,3 +53,19 @@ class Recorder(Engine):
 
     def close(self) -> None:
         self._inner.close()
+
+
+class Recording:
+    """Loads engines as `load` does, and has the first of them recorded: `recorder` is there once it is loaded."""
+
+    def __init__(self, load: LoadEngine) -> None:
+        self._load = load
+        self._recorders: list[Recorder] = []
+
+    def __call__(self, path: Path | None) -> Recorder:
+        self._recorders.append(Recorder(self._load(path)))
+        return self._recorders[-1]
+
+    @property
+    def recorder(self) -> Recorder:
+        return self._recorders[0]

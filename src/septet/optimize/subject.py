@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from septet.engines.engine import Engine
+from septet.engines.engine import LoadEngine
 from septet.optimize.recorder import Recorder
 from septet.score import Score
 from septet.tensor import Tensors
@@ -21,9 +20,6 @@ PARTS: tuple[Part, ...] = get_args(Part)
 Judged = Literal["accuracy", "agreement", "speed"]
 """By what candidates are judged: the task's own metric; how far outputs agree with FP32's, where there is none; or
 nothing, where weights are noise."""
-
-Load = Callable[[Path | None], Engine]
-"""Gives the engine that answers in the place of the one that would run the FP32 file of that path."""
 
 
 class Subject(ABC):
@@ -53,14 +49,14 @@ class Subject(ABC):
         return self.count(part)
 
     @abstractmethod
-    def run(self, part: Part, load: Load, count: int, batch: int) -> None:
+    def run(self, part: Part, load: LoadEngine, count: int, batch: int) -> None:
         """Run the first `count` samples of a part through the network, `batch` at a time."""
 
     @abstractmethod
-    def exam(self, part: Part, load: Load, count: int) -> Score:
+    def exam(self, part: Part, load: LoadEngine, count: int) -> Score:
         """The score of the network as `load` loads it, over the first `count` samples of a part."""
 
-    def feeds(self, part: Part, load: Load, count: int, batch: int) -> list[Tensors]:
+    def feeds(self, part: Part, load: LoadEngine, count: int, batch: int) -> list[Tensors]:
         """What the engine gets when the first `count` samples of a part are run, call by call."""
         with Recorder(load(self.model)) as recorder:
             self.run(part, lambda _: recorder, count, batch)

@@ -221,12 +221,18 @@ _names = Memory()
 
 def listed(request: Request, response: Response, binary: bool) -> int:
     """How many bytes of a response's tensors `write_response` will make lists of."""
-    places = {one.name: one for one in request.wanted}
-    return sum(
-        array.nbytes
-        for name, array in response.outputs.items()
-        if not (binary if (place := places.get(name)) is None or place.binary is None else place.binary)
-    )
+    wanted = {one.name: one for one in request.wanted}
+    return sum(array.nbytes for name, array in response.outputs.items() if _listed(wanted.get(name), binary))
+
+
+def _listed(place: Wanted | None, otherwise: bool) -> bool:
+    """Whether an output goes out as a list."""
+    return (place is None or place.region is None) and not _binary(place, otherwise)
+
+
+def _binary(place: Wanted | None, otherwise: bool) -> bool:
+    """Whether an output goes out in binary: as it was asked for, if it was, or as the whole request says."""
+    return otherwise if place is None or place.binary is None else place.binary
 
 
 def write_response(request: Request, response: Response, regions: Regions, binary: bool) -> Body:
@@ -242,7 +248,7 @@ def write_response(request: Request, response: Response, regions: Regions, binar
         if place is not None and place.region is not None:
             regions.write(place.region, to_raw(array))
             tensors.append(_tensor(name, array, {}))
-        elif binary if place is None or place.binary is None else place.binary:
+        elif _binary(place, binary):
             raw = to_raw(array)
             tensors.append(_raw_tensor(name, array, len(raw)))
             raws.append(raw)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 
+from septet.engines.engine import LoadEngine
 from septet.engines.model import OnnxFile
 from septet.engines.tokens import sequences_of
 from septet.errors import DataError, FetchError, ModelInvalid, NotSequences
@@ -22,7 +23,7 @@ from septet.tensor import Array, Tensors
 from septet.workloads import transformer
 from septet.workloads.card import Card, Counts
 from septet.workloads.fetch import fetch
-from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor, SequencePredictor
+from septet.workloads.predictor import EnginePredictor, Predictor, SequencePredictor
 from septet.workloads.squad import FILE, MadeUpWindows, SquadWindows, Windows, best, exact, f1, read
 from septet.workloads.tales import Tales, vocabulary
 from septet.workloads.transformer import BERT_LARGE, BERT_MINI

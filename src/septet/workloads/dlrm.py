@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import psutil
 
+from septet.engines.engine import LoadEngine
 from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines import table
@@ -23,7 +24,7 @@ from septet.workloads.auc import auc
 from septet.workloads.card import Card, Counts
 from septet.workloads.clicks import QUANTILES, ClickLog
 from septet.workloads.criteo import PROCESSED, Criteo
-from septet.workloads.predictor import LoadEngine, Numbers, Predictor, Rows
+from septet.workloads.predictor import Numbers, Predictor, Rows
 from septet.workloads.recommender import DENSE, DLRM, DLRM_MINI, Recommender
 from septet.workloads.split import Split
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained

@@ -13,7 +13,7 @@ from septet.errors import NotOptimized, UsageError
 from septet.optimize import graph, product
 from septet.optimize.candidate import Candidate
 from septet.optimize.folder import whole_folder
-from septet.optimize.recorder import Recorder
+from septet.optimize.recorder import Recording
 from septet.tensor import Tensors
 from septet.workloads.fetch import cache_dir
 from septet.workloads.optimizing import REPOSITORY, optimized_form
@@ -53,16 +53,11 @@ def plain_form() -> Candidate:
 
 def _feed(workload: Workload, candidate: Candidate) -> Tensors:
     """What the engine gets for one sample."""
-    heard: list[Recorder] = []
-
-    def recorded(path: Path | None) -> Recorder:
-        config, partition = EngineConfig(candidate.precision), Cpu.detect().partition()
-        heard.append(Recorder(load(candidate.engine, path, config, partition)))
-        return heard[-1]
-
-    with workload.predictor(recorded) as predict:
+    config, partition = EngineConfig(candidate.precision), Cpu.detect().partition()
+    recording = Recording(lambda path: load(candidate.engine, path, config, partition))
+    with workload.predictor(recording) as predict:
         predict(workload.collate([workload.sample(0)]))
-    return heard[0].feeds[0]
+    return recording.recorder.feeds[0]
 
 
 def repository_with(name: str, candidate: Candidate, model: Path, feed: Callable[[], Tensors]) -> Path:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
-from septet.engines.engine import Engine, load
+from septet.engines.engine import Engine, LoadEngine, load
 from septet.errors import UsageError
 from septet.optimize.agreement import agreement
-from septet.optimize.recorder import Recorder
-from septet.optimize.subject import Load, Part, Subject
+from septet.optimize.recorder import Recording
+from septet.optimize.subject import Part, Subject
 from septet.score import Score
 from septet.tensor import Tensors
 from septet.workloads.split import Split
@@ -67,11 +67,11 @@ class MiniatureExam(Subject):
     def most(self, part: Part) -> int:
         return MORE * self.count(part) if part == "final" else self.count(part)
 
-    def run(self, part: Part, load: Load, count: int, batch: int) -> None:
+    def run(self, part: Part, load: LoadEngine, count: int, batch: int) -> None:
         for _ in self._answers(part, load, count, batch):
             pass
 
-    def exam(self, part: Part, load: Load, count: int) -> Score:
+    def exam(self, part: Part, load: LoadEngine, count: int) -> Score:
         workload = self._opened(part, count)
         return workload.score(dict(enumerate(self._answers(part, load, len(workload), BATCH))))
 
@@ -86,7 +86,7 @@ class MiniatureExam(Subject):
     def _open(self, part: Part, count: int | None = None) -> Workload:
         return open_workload(self._network, "mini", replace(self._asked, split=_SPLITS[part], count=count))
 
-    def _answers(self, part: Part, load: Load, count: int, batch: int) -> Iterator[bytes]:
+    def _answers(self, part: Part, load: LoadEngine, count: int, batch: int) -> Iterator[bytes]:
         """The logged bytes of the answers to the first `count` samples."""
         workload, samples = self._parts[part], self._prepared(part, count)
         with workload.predictor(load) as predict:
@@ -105,15 +105,10 @@ class MiniatureExam(Subject):
 
 def _reads(workload: Workload) -> frozenset[str] | None:
     """The outputs that the workload's predictor asks its engine for, heard on one sample."""
-    recorders: list[Recorder] = []
-
-    def recorded(path: Path | None) -> Engine:
-        recorders.append(Recorder(_reference_engine(path)))
-        return recorders[-1]
-
-    with workload.predictor(recorded) as predict:
+    recording = Recording(_reference_engine)
+    with workload.predictor(recording) as predict:
         predict(workload.collate([workload.sample(0)]))
-    return frozenset(recorders[0].read) or None
+    return frozenset(recording.recorder.read) or None
 
 
 class FullExam(Subject):
@@ -138,28 +133,23 @@ class FullExam(Subject):
     def count(self, part: Part) -> int:
         return len(self._spans[part])
 
-    def run(self, part: Part, load: Load, count: int, batch: int) -> None:
+    def run(self, part: Part, load: LoadEngine, count: int, batch: int) -> None:
         workload, span = self._workload, self._spans[part][:count]
         with workload.predictor(load) as predict:
             for begin in range(0, len(span), batch):
                 predict(workload.collate([workload.sample(index) for index in span[begin : begin + batch]]))
 
-    def exam(self, part: Part, load: Load, count: int) -> Score:
+    def exam(self, part: Part, load: LoadEngine, count: int) -> Score:
         have = self._outputs(part, load, count)
         if (part, count) not in self._reference:
             self._reference[part, count] = self._outputs(part, _reference_engine, count)
         return agreement(have, self._reference[part, count], None)
 
-    def _outputs(self, part: Part, load: Load, count: int) -> list[Tensors]:
+    def _outputs(self, part: Part, load: LoadEngine, count: int) -> list[Tensors]:
         """What the engine gives for each sample."""
-        recorders: list[Recorder] = []
-
-        def recorded(path: Path | None) -> Engine:
-            recorders.append(Recorder(load(path)))
-            return recorders[-1]
-
-        self.run(part, recorded, count, 1)
-        return recorders[0].answers
+        recording = Recording(load)
+        self.run(part, recording, count, 1)
+        return recording.recorder.answers
 
 
 def subject_of(network: str, size: Size, asked: Asked) -> Subject:

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from septet.engines.engine import LoadEngine
 from septet.errors import DataError
 from septet.score import Score, share
 from septet.tensor import Tensors
 from septet.workloads.card import Card, Counts
-from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
+from septet.workloads.predictor import EnginePredictor, Predictor
 from septet.workloads.workload import Asked, Size, Workload
 
 SAMPLES = 1_024

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -18,9 +17,6 @@ from septet.tensor import Array, Tensors
 
 Rows = Sequence[Array] | Array
 """One answer a sample: the rows of an array, or a list of arrays. Each is C-contiguous."""
-
-LoadEngine = Callable[[Path | None], Engine]
-"""Loads a model file in the engine, precision and threads that were asked for."""
 
 
 class Predictor(ABC):

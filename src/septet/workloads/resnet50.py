@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 
+from septet.engines.engine import LoadEngine
 from septet.engines.model import OnnxFile
 from septet.errors import ModelInvalid
 from septet.pipelines.image import Classifier
@@ -19,7 +20,7 @@ from septet.tensor import Array, Tensors
 from septet.workloads import digits, resnet
 from septet.workloads.card import Card, Counts
 from septet.workloads.imagenet import Images, MadeUpImages, open_images
-from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
+from septet.workloads.predictor import EnginePredictor, Predictor
 from septet.workloads.resnet import RESNET50, RESNET_MINI, ResNet
 from septet.workloads.split import Split
 from septet.workloads.weights import Found, Official, find, trained

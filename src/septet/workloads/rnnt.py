@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from septet.engines.engine import LoadEngine
 from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines.audio import FEATURES, RATE, features
@@ -23,7 +24,7 @@ from septet.workloads import transducer
 from septet.workloads.card import Card, Counts
 from septet.workloads.greedy import Greedy
 from septet.workloads.librispeech import LONGEST, LibriSpeech, right_words, text_of
-from septet.workloads.predictor import LoadEngine, Numbers, Predictor, Rows
+from septet.workloads.predictor import Numbers, Predictor, Rows
 from septet.workloads.speech import Utterances
 from septet.workloads.split import Split
 from septet.workloads.transducer import RNNT, RNNT_MINI, Transducer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from septet.engines.engine import Engine
+from septet.engines.engine import Engine, LoadEngine
 from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.detector import Detector, Levels
@@ -19,7 +19,7 @@ from septet.tensor import Array, Tensors, TensorSpec
 from septet.workloads.coco import ANNOTATIONS, Coco, Pictures, PlainPictures
 from septet.workloads.imagenet import MadeUpImages, open_images
 from septet.workloads.precision import mean_average_precision
-from septet.workloads.predictor import LoadEngine, Numbers, Predictor
+from septet.workloads.predictor import Numbers, Predictor
 from septet.workloads.suppression import Suppression
 from septet.workloads.weights import Found
 from septet.workloads.workload import Size, Workload

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import onnx
 
+from septet.engines.engine import LoadEngine
 from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid
 from septet.pipelines.volume import Place, place_of, prepare, seen
@@ -19,7 +20,7 @@ from septet.tensor import Array, Tensors
 from septet.workloads import unet
 from septet.workloads.brats import Brats, dice, mean_of_regions
 from septet.workloads.card import Card, Counts
-from septet.workloads.predictor import EnginePredictor, LoadEngine, Predictor
+from septet.workloads.predictor import EnginePredictor, Predictor
 from septet.workloads.split import Split
 from septet.workloads.tumours import Heads
 from septet.workloads.unet import UNET_3D, UNET_3D_MINI, UNet

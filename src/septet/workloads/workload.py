@@ -12,12 +12,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from septet.engines.engine import LoadEngine
 from septet.errors import DataError, UnknownNetwork, UsageError
 from septet.score import Score
 from septet.tensor import Tensors
 from septet.workloads.card import Card
 from septet.workloads.fetch import data_dir
-from septet.workloads.predictor import LoadEngine, Predictor
+from septet.workloads.predictor import Predictor
 from septet.workloads.split import Split
 from septet.workloads.weights import Origin, shipped
 

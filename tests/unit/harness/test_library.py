@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from septet.engines.engine import LoadEngine
 from septet.harness.library import Library
 from septet.score import Score
 from septet.tensor import Tensors
-from septet.workloads.predictor import LoadEngine, Predictor
+from septet.workloads.predictor import Predictor
 from septet.workloads.workload import Asked, Size, Workload
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septet.errors import RequestInvalid, SeptetError
-from septet.request import Request, Response
+from septet.request import Region, Request, Response, Wanted
 from septet.tensor import KSERVE_NAMES, Array
 from septet.wire import json as wire
 from septet.wire.shm import Regions
@@ -241,3 +241,11 @@ def test_raw_requests() -> None:
     for body, shape in ((bytes(23), (-1, 3)), (bytes(8), (3,)), (bytes(8), (-1, -1)), (bytes(4), (-1, 0))):
         with pytest.raises(RequestInvalid):
             wire.read_raw("m", "", body, "x", dtype, shape)
+
+
+def test_only_what_goes_out_as_a_list_counts_as_one() -> None:
+    outputs = {name: np.zeros(size, np.float32) for name, size in {"said": 1, "raw": 10, "placed": 100}.items()}
+    wanted = (Wanted("raw", binary=True), Wanted("placed", region=Region("there", 0, 400)))
+    request, response = Request("m", {}, wanted=wanted), Response("m", "1", "", outputs)
+    assert wire.listed(request, response, binary=False) == 4
+    assert wire.listed(request, response, binary=True) == 0
