@@ -16,7 +16,6 @@ import argparse
 import json
 import random
 import socket
-import statistics
 import sys
 import tempfile
 import threading
@@ -38,6 +37,7 @@ from septet.client import Client
 from septet.errors import Refused, SeptetError
 from septet.request import Request
 from septet.stubs import SERVICE, service_pb2
+from septet.tensor import Array
 from septet.wire import proto
 from septet.wire.shm import Regions
 
@@ -57,7 +57,7 @@ class Soak:
         self.server = server
         self.seen: Counter[str] = Counter()
         self.unexpected: list[str] = []
-        self.resident: list[int] = []
+        self.resident: list[tuple[int, int]] = []
         self._end = time.monotonic() + seconds
         self._lock = threading.Lock()
 
@@ -177,17 +177,20 @@ class Soak:
         self._count("cuts")
 
     def _look(self) -> None:
-        total = 0
-        for process in (self.server.process, *self.server.process.children()):
+        children = 0
+        for process in self.server.process.children():
             with suppress(OSError):
-                total += own_memory(process.pid)
-        self.resident.append(total)
+                children += own_memory(process.pid)
+        self.resident.append((own_memory(self.server.process.pid), children))
+
+    def tenths(self) -> list[Array]:
+        """MiB that the server and its children had in each tenth of the time, medians."""
+        return [np.median(part, axis=0) / 2**20 for part in np.array_split(self.resident, 10)]
 
     def growth(self) -> float:
-        """Percent by which memory grew, medians of a tenth of the time each."""
-        part = max(1, len(self.resident) // 10)
-        first = statistics.median(self.resident[part : 2 * part])
-        return 100 * (statistics.median(self.resident[-part:]) / first - 1)
+        """Percent by which memory grew from the second tenth of the time to the last."""
+        tenths = self.tenths()
+        return float(100 * (tenths[-1].sum() / tenths[1].sum() - 1))
 
 
 def own_memory(pid: int) -> int:
@@ -212,6 +215,8 @@ def measure(minutes: float) -> list[Row]:
         with running("Septet", command, environment, ports, Path(place, "log")) as server:
             soak = Soak(server, 60 * minutes)
             soak.run()
+    for own, children in soak.tenths():
+        print(f"{own:.1f} MiB and {children:.1f} of its children", file=sys.stderr)
     for words, count in Counter(soak.unexpected).most_common(10):
         print(f"{count} × {words}", file=sys.stderr)
     seen = soak.seen
@@ -224,7 +229,7 @@ def measure(minutes: float) -> list[Row]:
         Row("models loaded anew", seen["reloads"], "times"),
         Row("processes killed", seen["kills"], "times"),
         Row("connections cut", seen["cuts"], "times"),
-        Row("resident memory at the end", soak.resident[-1] / 2**20, "MiB"),
+        Row("resident memory at the end", float(soak.tenths()[-1].sum()), "MiB"),
         Row("resident memory, growth", soak.growth(), "%", ceiling=GROWTH),
     ]
 
