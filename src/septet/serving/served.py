@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from septet.errors import QueueFull, SeptetError
+from septet.errors import ModelNotReady, QueueFull, SeptetError
 from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request
 from septet.serving.expiry import Expiry
@@ -28,16 +28,17 @@ class Served:
         self.instances: Sequence[Instance] = ()
         self.labels: dict[str, tuple[str, ...]] = {}
         self.load_seconds = 0.0
-        self._broken: SeptetError | None = None
+        self._broken = ""
         self._keyed = config.dynamic_batching is not None and not signature.uniform
 
     def submit(self, request: Request, answer: Answer, *, attend: bool = True) -> None:
         """Check and queue a request; without `attend`, which is to follow, nobody is told. `answer` is called, or
         there is raised RequestInvalid, QueueFull, Stopping, ModelNotReady (no instance can be started)."""
-        if self._broken is not None:
+        if self._broken:
             if not self.ready:
-                raise self._broken
-            self._broken = None
+                # a new error each time: one kept for all would keep, in its traceback, every request it refused
+                raise ModelNotReady(self._broken)
+            self._broken = ""
         size = self.signature.check(request)
         key = self.signature.key(request) if self._keyed else None
         pending = Pending(request, answer, self.version, size, key)
@@ -80,7 +81,7 @@ class Served:
     def instance_failed(self, error: SeptetError) -> None:
         """An instance does not start again: where no other is left, nobody is to wait for it."""
         if not self.ready:
-            self._broken = error
+            self._broken = str(error)
             self.scheduler.abandon(error)
 
     def _drop(self, pending: Pending, error: SeptetError) -> None:
