@@ -9,29 +9,34 @@ import logging
 import threading
 from collections.abc import Callable
 from time import monotonic_ns
+from weakref import WeakMethod
 
 _LOG = logging.getLogger("septet.serving")
+
+LONGEST = 3600.0
+"""Seconds that the thread sleeps at most: a client may ask for more than a lock can wait."""
 
 
 class Expiry:
     """Calls each callback at its time (ns of the monotonic clock). The thread exists only once there is work."""
 
     def __init__(self) -> None:
-        self._times: list[tuple[int, int, Callable[[], None]]] = []
+        self._times: list[tuple[int, int, WeakMethod[Callable[[], None]]]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def watch(self, when: int, call: Callable[[], None]) -> None:
-        """Call `call` at `when`."""
+        """Call the method `call` at `when`, if what it belongs to is still there: a model that was replaced is not
+        kept until its last client's timeout."""
         with self._changed:
             if self._closed:
                 return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="septet-expiry", daemon=True)
                 self._thread.start()
-            heapq.heappush(self._times, (when, next(self._numbers), call))
+            heapq.heappush(self._times, (when, next(self._numbers), WeakMethod(call)))
             if self._times[0][0] == when:
                 self._changed.notify()
 
@@ -44,17 +49,19 @@ class Expiry:
             self._thread.join()
 
     def _run(self) -> None:
-        while (call := self._next()) is not None:
+        while (due := self._next()) is not None:
             try:
-                call()
+                if (call := due()) is not None:
+                    call()
             except Exception:
                 _LOG.exception("a timeout could not be told")
+            call = None
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> WeakMethod[Callable[[], None]] | None:
         with self._changed:
             while not self._closed:
                 wait = self._times[0][0] - monotonic_ns() if self._times else None
                 if wait is not None and wait <= 0:
                     return heapq.heappop(self._times)[2]
-                self._changed.wait(None if wait is None else wait / 1e9)
+                self._changed.wait(None if wait is None else min(wait / 1e9, LONGEST))
         return None

@@ -111,7 +111,7 @@ class Queue:
         kept: list[Pending] = []
         late = list(level.late)
         level.late.clear()
-        for pending in (*level.waiting, *late):
+        for pending in (*late, *level.waiting):  # who is late already stays before who becomes it
             if pending.request.cancelled or 0 < pending.expires <= now:
                 self._leave(level, pending, now, dropped)
             elif pending.late:

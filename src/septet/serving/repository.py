@@ -127,6 +127,8 @@ class Repository:
         Raises LoadFailed, RequestInvalid.
         """
         require_name(name)
+        if override is None:
+            self._require(name)
         with self._loading[name]:
             try:
                 source = override.source(name, self._folder) if override else Source(name, self._folder(name))
@@ -140,6 +142,17 @@ class Repository:
             self._load(source, versions)
             self._stamps[name] = stamp
             self._keep(name, override)
+
+    def _require(self, name: str) -> None:
+        """Raise LoadFailed for a name that no storage has, before anything is kept of it: whoever asks for what
+        never was does not make the server unready."""
+        try:
+            self._storage(name)
+        except ModelUnknown as error:
+            if name not in self._records:
+                raise LoadFailed(f"failed to load '{name}': {error}") from error
+        except SeptetError:
+            pass  # it is there, and loading it tells what is wrong
 
     def steps(self, name: str) -> list[str]:
         """The models that an ensemble is made of; none for any other."""
@@ -169,11 +182,15 @@ class Repository:
         for name in [name for name in self._stamps if name not in there]:
             self.unload(name)
         for name in there:
-            if self._stamps.get(name) != (stamp := self._stamp(name)):
+            try:
+                stamp = self._stamp(name)
+            except (SeptetError, OSError) as error:
+                stamp = f"unreadable: {error}"
+            if self._stamps.get(name) != stamp:
                 self._stamps[name] = stamp  # a model that does not load is not tried again until it changes
                 try:
                     self.load(name)
-                except SeptetError as error:
+                except (SeptetError, OSError) as error:
                     _LOG.error("%s", error)
                     self._stamps[name] = stamp
 

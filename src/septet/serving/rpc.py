@@ -38,7 +38,11 @@ def _server_ready(plane: Plane, request: Any) -> Any:
 
 def _model_ready(plane: Plane, request: Any) -> Any:
     check_name(request.name)
-    return service_pb2.ModelReadyResponse(ready=plane.model_ready(request.name, request.version))
+    try:
+        ready = plane.model_ready(request.name, request.version)
+    except (ModelUnknown, VersionUnknown):
+        ready = False  # as Triton says it, whose clients ask so until a model is there
+    return service_pb2.ModelReadyResponse(ready=ready)
 
 
 def _server_metadata(plane: Plane, request: Any) -> Any:

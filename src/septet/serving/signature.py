@@ -79,7 +79,7 @@ class Signature:
 
     def check(self, request: Request) -> int:
         """How many samples `request` brings: 1 without a batch dimension. Raises RequestInvalid."""
-        found, size = self.inputs, 0
+        found, size = self.inputs, -1  # 0 would let one input have no rows and the next some
         for name, array in request.inputs.items():
             slot = found.get(name)
             if slot is None:
@@ -91,7 +91,7 @@ class Signature:
                 if not shape or not slot.admits(shape[1:]):
                     raise RequestInvalid(self._misshapen(slot, shape))
                 if size != shape[0]:
-                    if size:
+                    if size >= 0:
                         raise RequestInvalid(self._uneven(name, shape[0], size))
                     size = shape[0]
             elif not slot.admits(shape):
@@ -103,7 +103,9 @@ class Signature:
         if not self.max_batch:
             return 1
         if not 0 < size <= self.max_batch:
-            raise RequestInvalid(f"batch size {size} is not between 1 and {self.max_batch} for '{self.model}'")
+            raise RequestInvalid(
+                f"batch size {max(size, 0)} is not between 1 and {self.max_batch} for '{self.model}'"
+            )
         return size
 
     def key(self, request: Request) -> Hashable:

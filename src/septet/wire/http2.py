@@ -97,6 +97,7 @@ class Connection:
         self._block: tuple[int, bool, list[bytes], int] | None = None
         self._body: tuple[Stream | None, int, int, bool] | None = None
         self._rest = b""
+        self._wider = False
         self._begin()
 
     def _begin(self) -> None:
@@ -125,6 +126,9 @@ class Connection:
             return events
         try:
             self._take(data, events)
+            if self._wider:  # once for all that came: a walk over all streams for each update would cost far more
+                self._wider = False
+                self._flush()
         except ConnectionFault as fault:
             self._fail(fault, events)
         return events
@@ -375,7 +379,7 @@ class Connection:
         for key, value in frames.read_settings(payload):
             self._apply(key, value)
         self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        self._flush()
+        self._wider = True
 
     def _apply(self, key: int, value: int) -> None:
         if key == Setting.INITIAL_WINDOW_SIZE:
@@ -427,7 +431,7 @@ class Connection:
             _require(size > 0, Code.PROTOCOL_ERROR, "a window grows by at least one byte")
             self._send_window += size
             _require(self._send_window <= frames.LARGEST_WINDOW, Code.FLOW_CONTROL_ERROR, "the window overflows")
-            self._flush()
+            self._wider = True
             return
         self._must_have_been(number)
         stream = self._streams.get(number)
@@ -437,7 +441,7 @@ class Connection:
         if size == 0 or stream.send_window > frames.LARGEST_WINDOW:
             self._refuse(number, Code.FLOW_CONTROL_ERROR if size else Code.PROTOCOL_ERROR, events)
         elif number in self._blocked:
-            self._flush()
+            self._pump(stream)
 
     def _must_have_been(self, number: int) -> None:
         """A frame for a stream that is over is let pass; one for a stream that never was breaks the connection."""

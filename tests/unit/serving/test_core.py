@@ -524,6 +524,24 @@ def test_polling_loads_what_is_new_and_changed_and_unloads_what_is_gone(open_: O
         core.load("scale", {})
 
 
+def test_one_bad_entry_does_not_end_polling(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    core = open_(control="poll", poll_seconds=0.05)
+    (root / "a%b").mkdir()
+    (root / "away").symlink_to("/usr")
+    model(root, "identity", IDENTITY)
+    until(lambda: core.model_ready("identity") if "identity" in str(core.index(True)) else False)
+
+
+def test_a_load_of_what_never_was_does_not_make_the_server_unready(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    core = open_(control="explicit", startup=["scale"])
+    assert core.ready()
+    with pytest.raises(LoadFailed, match="failed to load 'nosuch'"):
+        core.load("nosuch", {})
+    assert core.ready()
+
+
 def test_models_are_loaded_and_unloaded_by_request_only_where_that_is_said(open_: Open, root: Path) -> None:
     core = open_()
     with pytest.raises(ControlDisabled):

@@ -133,6 +133,8 @@ def test_requests_of_different_length_become_one_row_and_where_each_begins() -> 
         ({"x": np.zeros((), np.float32)}, [], r"got \[\]"),
         ({"x": floats(9, 1)}, [], "batch size 9 is not between 1 and 8"),
         ({"x": floats(0, 1)}, [], "batch size 0"),
+        ({"x": floats(0, 1), "s": np.full((2, 1), b"", object)}, [], "'s' of 'm' has batch size 2, others have 0"),
+        ({"x": floats(2, 1), "s": np.full((0, 1), b"", object)}, [], "'s' of 'm' has batch size 0, others have 2"),
         ({"x": floats(2, 1), "s": np.full((1, 1), b"", object)}, [], "'s' of 'm' has batch size 1, others have 2"),
         ({"x": floats(1, 3)}, ["nope"], "no output 'nope'"),
         ({"x": floats(1, 3)}, ["y", "y"], "asked for twice"),

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches are formed as Triton forms them, and nobody waits for ever or is answered twice."""
 
+import gc
 import random
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -215,6 +217,37 @@ def test_delayed_instead_of_refused_runs_last(expiry: Expiry) -> None:
     bed.put("fresh")
     assert [bed.take(), bed.take()] == [["fresh"], ["late"]]
     assert bed.dropped == []
+
+
+def test_the_delayed_keep_their_order(expiry: Expiry) -> None:
+    policy = QueuePolicy(timeout_action="DELAY", default_timeout_microseconds=5_000)
+    bed = Bed(expiry, plain(default_queue_policy=policy), largest=1)
+    for name in "abc":
+        bed.put(name)
+        time.sleep(0.05)
+    assert [bed.take(), bed.take(), bed.take()] == [["a"], ["b"], ["c"]]
+
+
+def test_a_timeout_beyond_what_a_thread_can_wait_harms_nobody(expiry: Expiry) -> None:
+    policy = QueuePolicy(allow_timeout_override=True)
+    endless = Bed(expiry, plain(default_queue_policy=policy))
+    pending = Pending(Request("m", {}, deadline=1 << 70), Answers(), "1", 1)
+    endless.scheduler.enqueue(pending)
+    time.sleep(0.05)
+    bed = Bed(expiry, plain(default_queue_policy=QueuePolicy(default_timeout_microseconds=5_000)))
+    bed.put("a")
+    until(lambda: bool(bed.dropped))
+
+
+def test_a_scheduler_is_not_kept_for_the_timeouts_of_requests_that_were_answered(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    hour = time.monotonic_ns() + 1000 * _HOUR
+    bed.scheduler.enqueue(Pending(Request("m", {}, deadline=hour), Answers(), "1", 1))
+    assert bed.take() == [""]
+    gone = weakref.ref(bed.scheduler)
+    del bed
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_deadline_that_has_passed_is_never_run(expiry: Expiry) -> None:

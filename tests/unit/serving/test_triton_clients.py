@@ -105,6 +105,7 @@ def test_everything_that_is_no_inference(start: Start, kind: str, grpcio: bool) 
         assert talk.is_server_live()
         assert talk.is_server_ready()
         assert talk.is_model_ready("identity", "1")
+        assert not talk.is_model_ready("nobody")
         json = {"as_json": True} if kind == "grpc" else {}
         assert talk.get_server_metadata(**json)["name"] == "septet"
         assert talk.get_model_metadata("identity", **json)["platform"] == "fake"

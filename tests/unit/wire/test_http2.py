@@ -265,6 +265,16 @@ def test_the_connections_window_is_shared() -> None:
     assert sent(server) == data(3, b"late") + frames.headers(3, TAIL, True, 16384)
 
 
+def test_many_updates_of_a_window_cost_one_walk_over_the_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = opened()
+    server.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}) + headers(1, flags=5))
+    server.respond(1, HEAD, [b"x"], TAIL)
+    pumped: list[int] = []
+    monkeypatch.setattr(Connection, "_pump", lambda self, stream: pumped.append(stream.id))
+    server.receive(frames.window_update(0, 1) * 1_000)
+    assert pumped == [1]
+
+
 def test_windows_do_not_overflow() -> None:
     largest = frames.LARGEST_WINDOW
     assert ends_with(opened().receive(frames.window_update(0, largest)), Code.FLOW_CONTROL_ERROR)
