@@ -129,9 +129,8 @@ def test_shared_memory_is_given_back(running: Running) -> None:
         engine.infer({"image": images(4)})
         shared = [FOLDER / each.key.lstrip("/") for each in regions.status()]
         assert len(shared) == 2
-        assert all(path.exists() for path in shared)
+        assert not any(path.exists() for path in shared), "whoever is killed would leave them behind"
     assert not regions.status()
-    assert not any(path.exists() for path in shared)
     with pytest.raises(EngineClosed):
         engine.infer({"image": images(1)})
 
