@@ -172,3 +172,7 @@ def test_an_asynchronous_client_finds_nobody(url: str) -> None:
             assert time.monotonic() - begun < 3
 
     asyncio.run(ask())
+
+
+def test_nothing_is_left_in_shared_memory() -> None:
+    assert not [path for path in FOLDER.iterdir() if path.name.startswith("client-")]

@@ -50,12 +50,7 @@ class Expiry:
 
     def _run(self) -> None:
         while (due := self._next()) is not None:
-            try:
-                if (call := due()) is not None:
-                    call()
-            except Exception:
-                _LOG.exception("a timeout could not be told")
-            call = None
+            _call(due)
 
     def _next(self) -> WeakMethod[Callable[[], None]] | None:
         with self._changed:
@@ -65,3 +60,13 @@ class Expiry:
                     return heapq.heappop(self._times)[2]
                 self._changed.wait(None if wait is None else min(wait / 1e9, LONGEST))
         return None
+
+
+def _call(due: WeakMethod[Callable[[], None]]) -> None:
+    call = due()
+    if call is None:
+        return
+    try:
+        call()
+    except Exception:
+        _LOG.exception("a timeout could not be told")

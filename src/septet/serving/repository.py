@@ -7,10 +7,10 @@ import logging
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from septet.errors import LoadFailed, ModelNotReady, ModelUnknown, RequestInvalid, SeptetError, VersionUnknown
 from septet.serving.life import TRANSITIONS, Event, State
@@ -60,7 +60,7 @@ class Repository:
         self._stamps: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._table = threading.RLock()
-        self._loading: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._loading: WeakValueDictionary[str, threading.RLock] = WeakValueDictionary()
         self._ending: list[threading.Thread] = []
 
     def find(self, name: str, version: str = "") -> Served:
@@ -127,32 +127,20 @@ class Repository:
         Raises LoadFailed, RequestInvalid.
         """
         require_name(name)
-        if override is None:
-            self._require(name)
-        with self._loading[name]:
+        with self._lock(name):
             try:
                 source = override.source(name, self._folder) if override else Source(name, self._folder(name))
                 config, _ = source.config()
                 versions = source.versions(config)
                 stamp = "" if override else self._stamp(name)
             except SeptetError as error:
-                self._refuse(name, error)
+                if not isinstance(error, ModelUnknown):  # asking for what is not there makes nothing unready
+                    self._refuse(name, error)
                 raise LoadFailed(f"failed to load '{name}': {error}") from error
             self._refused.pop(name, None)
             self._load(source, versions)
             self._stamps[name] = stamp
             self._keep(name, override)
-
-    def _require(self, name: str) -> None:
-        """Raise LoadFailed for a name that no storage has, before anything is kept of it: whoever asks for what
-        never was does not make the server unready."""
-        try:
-            self._storage(name)
-        except ModelUnknown as error:
-            if name not in self._records:
-                raise LoadFailed(f"failed to load '{name}': {error}") from error
-        except SeptetError:
-            pass  # it is there, and loading it tells what is wrong
 
     def steps(self, name: str) -> list[str]:
         """The models that an ensemble is made of; none for any other."""
@@ -162,7 +150,7 @@ class Repository:
     def unload(self, name: str) -> None:
         """Let a model end: nothing new is taken, what waits is still run. Unknown names are left alone."""
         require_name(name)
-        with self._loading[name]:
+        with self._lock(name):
             self._stamps.pop(name, None)
             self._refused.pop(name, None)
             with self._table:
@@ -192,7 +180,6 @@ class Repository:
                     self.load(name)
                 except (SeptetError, OSError) as error:
                     _LOG.error("%s", error)
-                    self._stamps[name] = stamp
 
     def close(self, timeout: float | None = None) -> None:
         """Let everything end; returns when it has, or after `timeout` seconds."""
@@ -201,6 +188,11 @@ class Repository:
             self.unload(name)
         for thread in list(self._ending):
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
+
+    def _lock(self, name: str) -> threading.RLock:
+        """What whoever loads or unloads a model holds meanwhile; nothing of it stays."""
+        with self._table:
+            return self._loading.setdefault(name, threading.RLock())
 
     def _load(self, source: Source, versions: list[int]) -> None:
         name = source.name

@@ -79,7 +79,8 @@ class Signature:
 
     def check(self, request: Request) -> int:
         """How many samples `request` brings: 1 without a batch dimension. Raises RequestInvalid."""
-        found, size = self.inputs, -1  # 0 would let one input have no rows and the next some
+        found = self.inputs
+        size: int | None = None
         for name, array in request.inputs.items():
             slot = found.get(name)
             if slot is None:
@@ -90,10 +91,10 @@ class Signature:
             if self.max_batch:
                 if not shape or not slot.admits(shape[1:]):
                     raise RequestInvalid(self._misshapen(slot, shape))
-                if size != shape[0]:
-                    if size >= 0:
-                        raise RequestInvalid(self._uneven(name, shape[0], size))
+                if size is None:
                     size = shape[0]
+                elif size != shape[0]:
+                    raise RequestInvalid(self._uneven(name, shape[0], size))
             elif not slot.admits(shape):
                 raise RequestInvalid(self._misshapen(slot, shape))
         if len(request.inputs) != len(found) and not self._required <= request.inputs.keys():
@@ -102,9 +103,9 @@ class Signature:
             self._check_wanted(request)
         if not self.max_batch:
             return 1
-        if not 0 < size <= self.max_batch:
+        if not size or size > self.max_batch:
             raise RequestInvalid(
-                f"batch size {max(size, 0)} is not between 1 and {self.max_batch} for '{self.model}'"
+                f"batch size {size or 0} is not between 1 and {self.max_batch} for '{self.model}'"
             )
         return size
 

@@ -131,6 +131,7 @@ def test_shared_memory_is_given_back(running: Running) -> None:
         assert len(shared) == 2
         assert not any(path.exists() for path in shared), "whoever is killed would leave them behind"
     assert not regions.status()
+    assert not any(path.exists() for path in shared)
     with pytest.raises(EngineClosed):
         engine.infer({"image": images(1)})
 
