@@ -25,8 +25,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 bench: install ## the main job: run the networks under LoadGen, print the table, write the report
 	$(BIN)/septet bench --output $(RESULTS)
 
-test: install ## run all tests
-	$(BIN)/python -m pytest
+test: install ## run all tests, one process a core
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 check: install ## formatting, lint, types, floors
 	$(BIN)/ruff format --check .

@@ -17,3 +17,9 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def septet_environment(session_cache: Path) -> dict[str, str]:
     """The environment in which a test runs the command ``septet``."""
     return dict(os.environ) | {"SEPTET_CACHE": str(session_cache), "PYTHONWARNINGS": "default"}
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names of shared memory have this process's number; a test is called the same in all of pytest-xdist's."""
+    mine = str(os.getpid())
+    return repr(val.replace(mine, "PID")) if isinstance(val, str) and mine in val else None
