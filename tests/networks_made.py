@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -123,3 +123,9 @@ def vectors(count: int, seed: int = 0, shape: Sequence[int] = (WIDTH,)) -> list[
 def twenty_vectors() -> list[Tensors]:
     """What ``--data networks_made:twenty_vectors`` gives."""
     return vectors(20)
+
+
+def broken_samples() -> Iterator[Tensors]:
+    """Samples that cannot all be read."""
+    yield from vectors(5)
+    raise OSError("no disk")

@@ -34,7 +34,9 @@ class OnnxEngine(Engine):
         self.inputs = tuple(_spec(value) for value in sessions[0].get_inputs())
         self.outputs = tuple(_spec(value) for value in sessions[0].get_outputs())
         self._names = [spec.name for spec in self.outputs]
-        self._preset = all(spec.batched and spec.dtype != np.object_ for spec in self.outputs)
+        self._preset = _same_batch(sessions[0]) and all(
+            spec.batched and spec.dtype != np.object_ for spec in self.outputs
+        )
 
     @classmethod
     def version(cls) -> str:
@@ -108,5 +110,11 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(value.name, ONNX_DTYPES[value.type], shape)
 
 
+def _same_batch(session: ort.InferenceSession) -> bool:
+    """Whether all inputs and outputs call their first dimension the same, so that it is surely the batch's."""
+    tensors = (*session.get_inputs(), *session.get_outputs())
+    return len({tuple(value.shape[:1]) for value in tensors}) == 1
+
+
 def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:600]

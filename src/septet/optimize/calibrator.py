@@ -41,7 +41,12 @@ _FATAL = 4
 
 
 def ranges(path: Path, tensors: Sequence[str], feeds: Sequence[Tensors], calibrator: Calibrator) -> TensorsData:
-    """The range of each of `tensors`, float32, of the network at `path` over `feeds`."""
+    """The range of each of `tensors`, float32, of the network at `path` over `feeds`.
+
+    Raises ValueError where there are none, or one has values without a range.
+    """
+    if not tensors:
+        raise ValueError("the network has no layers that compute in float32")
     if calibrator == "minmax":
         return TensorsData(CalibrationMethod.MinMax, _extremes(path, tensors, feeds))
     collector = HistogramCollector(
@@ -90,6 +95,8 @@ def _extremes(path: Path, tensors: Sequence[str], feeds: Sequence[Tensors]) -> d
 
 
 def _data(low: Any, high: Any) -> TensorData:
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("the network computes what is not finite: it has no range")
     return TensorData(lowest=np.asarray(low, np.float32), highest=np.asarray(high, np.float32))
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +19,7 @@ import msgspec
 
 from septet.devices.cpu import Cpu
 from septet.engines.engine import ENGINES, engine_class
-from septet.errors import ResultsNotWritten, SearchElsewhere
+from septet.errors import EngineUnavailable, ResultsNotWritten, SearchElsewhere
 from septet.optimize import graph
 from septet.optimize.ledger import Ledger, open_ledger, save
 from septet.optimize.subject import Subject
@@ -25,16 +27,28 @@ from septet.whole import write_whole
 
 Groups = list[tuple[str, ...]]
 
+FILES = "files"
+"""The folder in a search's that holds what was made of the model."""
+
+UNFINISHED = ".unfinished-"
+"""How names of folders begin that are being written, or were, by a process that was killed."""
+
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A new folder to write into, which takes the name `path` once all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as beside:
+    with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent) as beside:
         inner = Path(beside) / path.name
         inner.mkdir()
         yield inner
         inner.rename(path)
+
+
+def remove_unfinished(parent: Path, name: str = "") -> None:
+    """Remove what killed processes left of the whole folder `name`, or of any, in `parent`."""
+    for left in parent.glob(f"{UNFINISHED}{escape(name)}-*" if name else f"{UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 class SearchFolder:
@@ -64,6 +78,8 @@ class SearchFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.ledger = self._opened()
+            for parent in (self.path, self.path / FILES):
+                remove_unfinished(parent)
         except BlockingIOError as error:
             os.close(self._lock)
             raise SearchElsewhere(f"{self.path}: another process is searching in it") from error
@@ -98,7 +114,7 @@ class SearchFolder:
             if ledger.fingerprint != fingerprint:
                 raise SearchElsewhere(
                     f"{self.path}: holds a search of {ledger.name} at {100 * ledger.keep:g} % with other weights, "
-                    "samples, terms, engines or CPU: remove it, or name another folder with --output"
+                    "samples, score, terms, engines or CPU: remove it, or name another folder with --output"
                 )
             return ledger
         return Ledger(
@@ -117,7 +133,7 @@ class SearchFolder:
 def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in ENGINES:
-        with suppress(Exception):  # an engine that is not installed has no version
+        with suppress(EngineUnavailable):  # it is not installed, and has no version
             found[name] = engine_class(name).version()
     return {name: version for name, version in found.items() if version}
 
@@ -125,5 +141,15 @@ def _versions() -> dict[str, str]:
 def _fingerprint(subject: Subject, keep: float, source: str) -> str:
     """What makes two searches the same: the model, the samples, the terms, engines and CPU."""
     cpu = Cpu.detect()
-    terms = (source, subject.name, subject.data, subject.judged, keep, cpu.name, cpu.features, _versions())
+    terms = (
+        source,
+        subject.name,
+        subject.data,
+        subject.identity,
+        subject.judged,
+        keep,
+        cpu.name,
+        cpu.features,
+        _versions(),
+    )
     return hashlib.sha256(repr(terms).encode()).hexdigest()[:32]

@@ -15,7 +15,8 @@ from septet.engines.engine import Engine, LoadEngine, load
 from septet.engines.model import read_onnx
 from septet.errors import DataError, EngineError, ModelInvalid, UsageError
 from septet.optimize.agreement import agreement, classes_of
-from septet.optimize.samples import Given, call, open_samples
+from septet.optimize.function import function_named, text_of, told
+from septet.optimize.samples import Given, open_samples
 from septet.optimize.subject import PARTS, Part, Subject
 from septet.optimize.support import require_operators
 from septet.score import Score, mean
@@ -23,7 +24,8 @@ from septet.tensor import Array, Tensors, TensorSpec
 
 OwnScore = Callable[[Sequence[Tensors], Sequence[int]], Score | Sequence[float] | Array]
 """Takes the outputs of samples, by name and without batch dimension, and which samples they are, by their place in
-the data. Gives a Score, or for each sample a number 0…1, 1 being wholly right, whose mean is the score."""
+the data. Gives a Score, or for each sample a number 0…1, 1 being wholly right, whose mean is the score. An output
+that has no row for each sample of a call comes whole, and samples are run one by one then."""
 
 SHARES: dict[Part, float] = {"calibration": 0.2, "search": 0.4, "final": 0.4}
 CALIBRATION = 128
@@ -33,6 +35,9 @@ LEAST = 10
 """Fewer samples cannot be parted."""
 
 BATCH = 16
+
+TRIED = 8
+"""Of so many samples it is tried whether they can share a call."""
 
 AGREEMENT_NOTE = "judged by agreement of outputs with FP32, which is not accuracy: give --score for that"
 
@@ -54,17 +59,19 @@ class OwnModel(Subject):
         self._samples = open_samples(data, file.inputs)
         if len(self._samples) < LEAST:
             raise DataError(f"{self._samples.words}: too few: calibration, search and final set need {LEAST}")
-        self._score: OwnScore | None = call(score) if isinstance(score, str) else score
+        self._score: OwnScore | None = function_named(score) if isinstance(score, str) else score
         self.judged = "accuracy" if self._score else "agreement"
         self.notes = () if self._score else (AGREEMENT_NOTE,)
         self._classes = classes_of(file.outputs)
         self._parts = _parted(len(self._samples))
         self.data = f"{self._samples.words}: " + ", ".join(f"{len(self._parts[part]):,} {part}" for part in PARTS)
-        self._free = all(spec.shape[:1] == (None,) for spec in self._inputs)
+        self.identity = self._samples.digest() + (text_of(self._score) if self._score else "")
         self._alone = all(spec.shape[:1] in ((None,), (1,)) for spec in self._inputs)
-        self.batches = (1, 8) if self._free and self._alike() else (1,)
+        self._rows = {spec.name for spec in file.outputs if self._alone and spec.shape[:1] in ((None,), (1,))}
+        self.joins = False
         self._reference: dict[Part, list[Tensors]] = {part: [] for part in PARTS}
-        self._try_first()
+        self._try_some(file.outputs)
+        self.batches = (1, 8) if self.joins and self._alike() else (1,)
 
     def count(self, part: Part) -> int:
         return len(self._parts[part])
@@ -80,19 +87,23 @@ class OwnModel(Subject):
             answers = list(self._answers(engine, chosen, BATCH))
         if self._score is None:
             return agreement(answers, self._wanted(part, count), self._classes)
-        return _as_score(self._score(answers, chosen), len(chosen))
+        with told("the score", UsageError):
+            return _as_score(self._score(answers, chosen), len(chosen))
 
     def _wanted(self, part: Part, count: int) -> list[Tensors]:
         """What FP32 answers to the first samples of a part."""
         known = self._reference[part]
         if len(known) < count:
             with load("onnx", self.model, EngineConfig(), Cpu.detect().partition()) as engine:
-                known += self._answers(engine, self._parts[part][len(known) : count], BATCH)
+                more = list(self._answers(engine, self._parts[part][len(known) : count], BATCH))
+            for index, answer in zip(self._parts[part][len(known) :], more, strict=False):
+                _require_numbers(answer, f"{self.model}: FP32 on sample {index} of {self._samples.words}")
+            known += more
         return known[:count]
 
     def _answers(self, engine: Engine, chosen: Sequence[int], batch: int) -> Iterator[Tensors]:
         """The outputs of each sample; samples of one shape that follow each other share a call."""
-        size = batch if self._free else 1
+        size = batch if self.joins else 1
         for begin in range(0, len(chosen), size):
             samples = [self._sample(index) for index in chosen[begin : begin + size]]
             for _, alike in groupby(samples, _shapes):
@@ -103,8 +114,12 @@ class OwnModel(Subject):
             yield engine.infer(samples[0])
             return
         outputs = engine.infer({name: np.stack([sample[name] for sample in samples]) for name in samples[0]})
+        for name in self._rows:
+            if outputs[name].shape[:1] != (len(samples),):
+                have = f"{name} is {list(outputs[name].shape)} for {len(samples)} samples"
+                raise ModelInvalid(f"{self.model}: {have}: it has not one row for each, as it had for others")
         for place in range(len(samples)):
-            yield {name: array[place] if array.ndim else array for name, array in outputs.items()}
+            yield {name: array[place] if name in self._rows else array for name, array in outputs.items()}
 
     def _sample(self, index: int) -> Tensors:
         """Sample `index` in the inputs' dtypes. Raises DataError where its shape does not fit."""
@@ -128,13 +143,33 @@ class OwnModel(Subject):
         """Whether samples may share a call: those of the calibration set have one shape."""
         return len({_shapes(self._sample(index)) for index in self._parts["calibration"][:BATCH]}) == 1
 
-    def _try_first(self) -> None:
-        """Run one sample in FP32. Raises ModelInvalid, DataError."""
+    def _try_some(self, outputs: Sequence[TensorSpec]) -> None:
+        """Run a few samples in FP32: whether they can share a call, and which outputs have a row for each.
+
+        Raises DataError, where not even one runs.
+        """
+        free = self._alone and all(spec.shape[:1] == (None,) for spec in (*self._inputs, *outputs))
         with load("onnx", self.model, EngineConfig(), Cpu.detect().partition()) as engine:
+            self.joins = free and all(
+                self._has_rows(engine, self._sample(index)) for index in self._parts["calibration"][:TRIED]
+            )
+            if not self.joins:  # what is free is not the batch then
+                self._rows -= {spec.name for spec in outputs if spec.shape[:1] == (None,)}
             try:
                 list(self._answers(engine, self._parts["calibration"][:1], 1))
             except EngineError as error:
                 raise DataError(f"{self.model}: does not run on {self._samples.words}: {error}") from error
+
+    def _has_rows(self, engine: Engine, sample: Tensors) -> bool:
+        """Whether every output has one row for one `sample`, and two for two of them."""
+        try:
+            return all(
+                array.shape[:1] == (count,)
+                for count in (1, 2)
+                for array in engine.infer({name: np.stack([sample[name]] * count) for name in sample}).values()
+            )
+        except EngineError:
+            return False
 
 
 def _shapes(sample: Tensors) -> tuple[tuple[int, ...], ...]:
@@ -150,13 +185,32 @@ def _parted(count: int) -> dict[Part, list[int]]:
     return {part: order[ends[place] : ends[place + 1]] for place, part in enumerate(PARTS)}
 
 
+def _require_numbers(answer: Tensors, words: str) -> None:
+    """Raise DataError where an output is NaN: nothing can be held against that."""
+    for name, array in answer.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise DataError(f"{words}: {name} is NaN, against which nothing can be judged")
+
+
 def _as_score(found: Score | Sequence[float] | Array, count: int) -> Score:
+    """`found` as a Score. Raises UsageError, where it is no score of so many samples."""
     if isinstance(found, Score):
+        _require_parts(found.per_sample, count)
         return found
-    parts = np.asarray(found, float)
-    if parts.shape != (count,):
-        raise UsageError(f"the score gave {parts.shape}, not one number for each of {count} samples")
-    if not np.isfinite(parts).all() or (parts < 0).any() or (parts > 1).any():
+    try:
+        parts = np.asarray(found, float)
+    except (TypeError, ValueError):
+        raise UsageError(f"the score gave {type(found).__name__}, not a number for each sample") from None
+    _require_parts(parts, count)
+    if (parts < 0).any() or (parts > 1).any():
         raise UsageError("the score gave a number that is not within 0…1 for a sample")
-    graded = not np.isin(parts, (0.0, 1.0)).all()
+    # Of parts that jump, as right and wrong do, many are the same; what is measured finely hardly ever is.
+    graded = len(np.unique(parts)) > count / 2
     return mean("score", "%", parts, scale=100, graded=graded)
+
+
+def _require_parts(parts: Array, count: int) -> None:
+    if np.shape(parts) != (count,):
+        raise UsageError(f"the score gave {np.shape(parts)}, not one number for each of {count} samples")
+    if not np.isfinite(parts).all():
+        raise UsageError("the score gave a number that is not within 0…1 for a sample")

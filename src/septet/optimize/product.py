@@ -22,7 +22,7 @@ from septet.errors import ResultsNotWritten, ResultsUnreadable
 from septet.optimize import graph
 from septet.optimize.batching import Batching, batching_of
 from septet.optimize.candidate import Candidate
-from septet.optimize.folder import whole_folder
+from septet.optimize.folder import remove_unfinished, whole_folder
 from septet.optimize.ledger import Ledger, Row
 from septet.optimize.passes import Applied
 from septet.tensor import Tensors, TensorSpec
@@ -62,11 +62,11 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.row.candidate
 
 
-def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path) -> Path:
+def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path, *, joins: bool = True) -> Path:
     """Put the chosen row of `ledger`, whose model file is `file`, into `repository`; the folder of the entry.
 
-    `feed` is what the engine gets for one sample. An earlier entry of that name is replaced, if it is one of
-    Septet's. Raises ResultsNotWritten.
+    `feed` is what the engine gets for one sample; `joins` as in `Subject`. An earlier entry of that name is
+    replaced, if it is one of Septet's. Raises ResultsNotWritten.
     """
     row = ledger.product
     assert row is not None
@@ -77,8 +77,9 @@ def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path) -> Path:
     try:
         for left in (new, old):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
+        remove_unfinished(repository, new.name)
         with whole_folder(new) as beside:
-            _fill(ledger, row, file, feed, beside)
+            _fill(ledger, row, file, feed, joins, beside)
         if entry.exists():
             entry.rename(old)
         new.rename(entry)
@@ -104,7 +105,7 @@ def open_product(repository: Path, name: str) -> tuple[Product, Path]:
     return product, entry / VERSION / product.file
 
 
-def _fill(ledger: Ledger, row: Row, file: Path, feed: Tensors, entry: Path) -> None:
+def _fill(ledger: Ledger, row: Row, file: Path, feed: Tensors, joins: bool, entry: Path) -> None:
     for part in graph.files(file):
         graph.link(part, entry / VERSION / part.name)
     product = Product(
@@ -122,16 +123,16 @@ def _fill(ledger: Ledger, row: Row, file: Path, feed: Tensors, entry: Path) -> N
         versions=ledger.versions,
     )
     (entry / PRODUCT).write_bytes(msgspec.json.format(msgspec.json.encode(product), indent=2) + b"\n")
-    (entry / "config.pbtxt").write_text(config(ledger.name, row.candidate, file, feed))
+    (entry / "config.pbtxt").write_text(config(ledger.name, row.candidate, file, feed, joins=joins))
 
 
-def config(name: str, candidate: Candidate, file: Path, feed: Tensors) -> str:
+def config(name: str, candidate: Candidate, file: Path, feed: Tensors, *, joins: bool = True) -> str:
     """The entry's ``config.pbtxt``, as Triton's model_config.proto spells it; the engine takes `feed` for one
     sample, and how it is laid out is found by timing that."""
     partition = Cpu.detect().partition()
     with load(candidate.engine, file, EngineConfig(candidate.precision, 1), partition) as engine:
         inputs, outputs = engine.inputs, engine.outputs
-        batched = all(spec.shape[:1] == (None,) for spec in (*inputs, *outputs))
+        batched = joins and all(spec.shape[:1] == (None,) for spec in (*inputs, *outputs))
         given = {spec.name: feed[spec.name] for spec in inputs}
         found = batching_of(engine, given, len(partition.cores), single=not batched)
         most = max(found.size, _most(given)) if batched else 0

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import sys
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any
 
 import numpy as np
 
-from septet.errors import DataError, UsageError
+from septet.errors import DataError
+from septet.optimize.function import function_named, told
 from septet.tensor import Array, Tensors, TensorSpec
 
 Given = str | Path | Iterable[Tensors] | Callable[[], Iterable[Tensors]]
@@ -30,6 +29,10 @@ class Samples(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Tensors:
         """Sample `index`. Raises DataError, naming the file."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """What tells these samples from others of the same words."""
 
 
 class ArchiveSamples(Samples):
@@ -52,6 +55,9 @@ class ArchiveSamples(Samples):
 
     def __getitem__(self, index: int) -> Tensors:
         return {name: array[index] for name, array in self._arrays.items()}
+
+    def digest(self) -> str:
+        return _digest(self._arrays)
 
 
 class FolderSamples(Samples):
@@ -78,16 +84,24 @@ class FolderSamples(Samples):
             raise DataError(f"{path}: has no array {', '.join(missing)}")
         return {name: arrays[name] for name in self._names}
 
+    def digest(self) -> str:
+        """Of names, sizes and times: the files may be many, and large."""
+        about = [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in self._files]
+        return hashlib.sha256(repr(about).encode()).hexdigest()
+
 
 class GivenSamples(Samples):
     """Samples that Python code gave."""
 
     def __init__(self, given: Iterable[Tensors], words: str) -> None:
+        if not isinstance(given, Iterable):
+            raise DataError(f"{words}: gave {type(given).__name__}, not samples")
         self._samples: list[Tensors] = []
-        for sample in given:
-            if not isinstance(sample, Mapping):
-                raise DataError(f"{words}: gave {type(sample).__name__}, not arrays by input name")
-            self._samples.append({name: np.asarray(array) for name, array in sample.items()})
+        with told(words, DataError):
+            for sample in given:
+                if not isinstance(sample, Mapping):
+                    raise DataError(f"{words}: gave {type(sample).__name__}, not arrays by input name")
+                self._samples.append({name: np.asarray(array) for name, array in sample.items()})
         if not self._samples:
             raise DataError(f"{words}: gave no samples")
         self.words = f"{words}, {len(self):,} samples"
@@ -98,12 +112,15 @@ class GivenSamples(Samples):
     def __getitem__(self, index: int) -> Tensors:
         return self._samples[index]
 
+    def digest(self) -> str:
+        return hashlib.sha256("".join(map(_digest, self._samples)).encode()).hexdigest()
+
 
 def open_samples(given: Given, inputs: Sequence[TensorSpec]) -> Samples:
     """The samples for a network with these inputs. Raises DataError, UsageError."""
     names = [spec.name for spec in inputs]
     if callable(given):
-        return GivenSamples(given(), getattr(given, "__name__", "a function"))
+        return _called(given, getattr(given, "__name__", "a function"))
     if not isinstance(given, str | Path):
         return GivenSamples(given, "given samples")
     path = Path(given)
@@ -112,23 +129,22 @@ def open_samples(given: Given, inputs: Sequence[TensorSpec]) -> Samples:
     if path.suffix == ".npz" or path.exists():
         return ArchiveSamples(path, names)
     if ":" in str(given):
-        return GivenSamples(call(str(given))(), str(given))
+        return _called(function_named(str(given)), str(given))
     raise DataError(f"{given}: neither an .npz file, a folder, nor module:function")
 
 
-def call(name: str) -> Callable[..., Any]:
-    """The function that ``module:function`` names; modules of the working folder count. Raises UsageError."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{name}: not module:function: {error}") from error
-    if not callable(found):
-        raise UsageError(f"{name}: is no function")
-    function: Callable[..., Any] = found
-    return function
+def _called(function: Callable[[], Iterable[Tensors]], words: str) -> Samples:
+    with told(words, DataError):
+        given = function()
+    return GivenSamples(given, words)
+
+
+def _digest(arrays: Tensors) -> str:
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        content = repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()
+        found.update(repr((name, array.dtype.str, array.shape)).encode() + content)
+    return found.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -21,7 +21,7 @@ from septet.errors import CandidateImpossible, EngineError, ModelError
 from septet.optimize import graph, ranking
 from septet.optimize.bisection import fewest
 from septet.optimize.candidate import REFERENCE, Candidate, Recipe
-from septet.optimize.folder import SearchFolder, whole_folder
+from septet.optimize.folder import FILES, SearchFolder, whole_folder
 from septet.optimize.gate import Judgement, judge, samples_to_tell
 from septet.optimize.ledger import Ledger, Row
 from septet.optimize.passes import apply, passes
@@ -86,7 +86,7 @@ class Search:
 
     def run(self) -> Ledger:
         """Search; the ledger's `chosen` is the product. Raises whatever the network in FP32 raises."""
-        self._shop = Workshop(self._prepared(), self._calibration, self._folder.path / "files")
+        self._shop = Workshop(self._prepared(), self._calibration, self._folder.path / FILES)
         self._note_reference()
         families = plan(graph.read(self._shop.path), Cpu.detect())
         for place, family in enumerate(families):

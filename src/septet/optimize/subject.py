@@ -31,6 +31,8 @@ class Subject(ABC):
     judged: Judged
     data: str
     """The samples in words."""
+    identity: str = ""
+    """What tells it from another with the same name, model and words."""
     notes: tuple[str, ...] = ()
     """Lines that every output must show."""
     reads: frozenset[str] | None = None
@@ -39,6 +41,8 @@ class Subject(ABC):
     """Whether of an output only the largest entry of its second dimension counts."""
     batches: tuple[int, ...] = (1, 8)
     """The numbers of samples a call that are timed."""
+    joins: bool = True
+    """Whether samples can share a call: every output has a row for each."""
 
     @abstractmethod
     def count(self, part: Part) -> int:

@@ -67,7 +67,7 @@ def conclusions(ledger: Ledger) -> list[str]:
     if product is None:
         return [*lines, "the search is not finished"]
     if product is ledger.reference:
-        return [*lines, "product: FP32 in ONNX Runtime: nothing that is faster was shown to keep enough"]
+        return [*lines, f"product: FP32 in ONNX Runtime: {_why_reference(ledger)}"]
     found = product.final or product.search
     times = f"{ledger.speedup(product) or 1:.2f} × the throughput of FP32 in ONNX Runtime"
     lines.append(f"product: {product.candidate.words}: {times}, one core's CPU time")
@@ -107,6 +107,16 @@ def kept(row: Row) -> str:
 def size(row: Row) -> str:
     """The size of all its files."""
     return f"{row.size / 1e6:.3g} MB" if row.size else ""
+
+
+def _why_reference(ledger: Ledger) -> str:
+    """Why nothing faster than FP32 was taken."""
+    open_ = [row for row in ordered(ledger) if row.verdict == "undecided"]
+    if open_:
+        return f"no faster form was shown to keep enough; {open_[0].candidate.words} is undecided: {open_[0].why}"
+    if any(row.verdict == "kept" for row in ledger.rows if row is not ledger.reference):
+        return "no form that keeps enough is faster"
+    return "no other form keeps enough"
 
 
 def _what(ledger: Ledger) -> str:

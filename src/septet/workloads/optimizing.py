@@ -76,7 +76,7 @@ def optimize(
     with SearchFolder(folder, subject, KEEP[f"{keep:g}"]) as kept:
         search = Search(subject, KEEP[f"{keep:g}"], kept, minutes=minutes, tell=tell)
         ledger = search.run()
-        entry = put(ledger, search.file, search.feed(), repository)
+        entry = put(ledger, search.file, search.feed(), repository, joins=subject.joins)
     return Optimized(ledger, folder, entry)
 
 

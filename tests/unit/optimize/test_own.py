@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
 from septet.errors import DataError, ModelInvalid, ModelNotFound, SeptetError, UnknownNetwork, UsageError
-from septet.optimize.own import OwnModel
+from septet.optimize.gate import judge
+from septet.optimize.own import OwnModel, OwnScore
 from septet.optimize.samples import Given
 from septet.optimize.subject import PARTS
+from septet.score import mean
 from septet.tensor import Tensors
 
 
@@ -168,3 +171,131 @@ def test_a_score_gets_outputs_without_batch_and_the_places_of_samples(model: Pat
         for answer, index in seen:
             want = engine.infer({"x": samples[index]["x"][None]})["scores"][0]
             np.testing.assert_allclose(answer["scores"], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("said", [{"a": 1}, "good", None, [[1.0]] * 8, ["x"] * 8, 0.5])
+def test_a_score_of_another_kind_is_told(model: Path, said: object) -> None:
+    subject = OwnModel(model, vectors(20), lambda answers, indices: said)  # type: ignore[arg-type, return-value]
+    with pytest.raises(UsageError, match="the score"):
+        subject.exam("search", fp32, 8)
+
+
+def test_a_whole_score_is_of_as_many_samples(model: Path) -> None:
+    subject = OwnModel(model, vectors(20), lambda answers, indices: mean("mine", "%", np.ones(3), scale=100))
+    with pytest.raises(UsageError, match="not one number for each of 8 samples"):
+        subject.exam("search", fp32, 8)
+
+
+def test_what_a_users_function_raises_is_told_with_its_line(model: Path) -> None:
+    def score(answers: object, indices: object) -> list[float]:
+        raise KeyError("label")
+
+    with pytest.raises(UsageError, match=r"the score: failed: KeyError: 'label' \(.*test_own\.py:\d+\)"):
+        OwnModel(model, vectors(20), score).exam("search", fp32, 8)
+    with pytest.raises(DataError, match="broken_samples: failed: OSError: no disk"):
+        OwnModel(model, "networks_made:broken_samples")
+    with pytest.raises(DataError, match="gave NoneType, not samples"):
+        OwnModel(model, lambda: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(DataError, match="inhomogeneous"):
+        OwnModel(model, [{"x": [[1.0], [1.0, 2.0]]}] * 20)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("part", "graded"), [(lambda n: 0.5, False), (lambda n: n % 3 / 2, False), (lambda n: 1 / (n + 1), True)]
+)
+def test_a_score_that_jumps_is_not_taken_for_a_fine_one(
+    model: Path, part: Callable[[int], float], graded: bool
+) -> None:
+    subject = OwnModel(model, vectors(50), lambda answers, indices: [part(index) for index in indices])
+    score = subject.exam("final", fp32, 20)
+    assert score.graded is graded
+    assert (judge(score, score, 0.999, "accuracy").verdict == "kept") is graded
+
+
+def test_an_output_without_a_row_for_each_sample_comes_whole(tmp_path: Path) -> None:
+    """`y` float32 [24], the batch squeezed away, and `found` [K, 2]: where a sample is above one."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="m"),
+        helper.make_node("ReduceSum", ["m", "axes"], ["y"], name="s", keepdims=0),
+        helper.make_node("Greater", ["x", "one"], ["large"], name="g"),
+        helper.make_node("NonZero", ["large"], ["places"], name="n"),
+        helper.make_node("Transpose", ["places"], ["pairs"], name="t", perm=[1, 0]),
+        helper.make_node("Cast", ["pairs"], ["found"], name="c", to=TensorProto.FLOAT),
+    ]
+    constants = {
+        "w": np.eye(WIDTH, dtype=np.float32),
+        "axes": np.array([0]),
+        "one": np.array(1, np.float32),
+    }
+    path = save(tmp_path / "odd.onnx", nodes, {"x": ["N", WIDTH]}, {"y": [WIDTH], "found": ["K", 2]}, constants)
+    seen: dict[int, Tensors] = {}
+
+    def score(answers: Sequence[Tensors], indices: Sequence[int]) -> list[float]:
+        seen.update(zip(indices, answers, strict=True))
+        return [1.0] * len(answers)
+
+    samples = vectors(40)
+    subject = OwnModel(path, samples, score)
+    subject.exam("search", fp32, 12)
+    assert not subject.joins
+    assert subject.batches == (1,)
+    for index, answer in seen.items():
+        np.testing.assert_allclose(answer["y"], samples[index]["x"], rtol=1e-5)
+        np.testing.assert_array_equal(answer["found"][:, 1], np.flatnonzero(samples[index]["x"] > 1))
+
+
+def test_a_network_that_answers_nan_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Log", ["x"], ["y"], name="l")]
+    path = save(tmp_path / "nan.onnx", nodes, {"x": ["N", WIDTH]}, {"y": ["N", WIDTH]}, {})
+    with pytest.raises(DataError, match=r"FP32 on sample .* y is NaN"):
+        septet.optimize(path, data=vectors(40), output=tmp_path / "s", repository=tmp_path / "m")
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16"])
+def test_a_network_of_other_numbers_than_float32_is_left_in_them(tmp_path: Path, kind: str) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")]
+    constants = {"w": np.random.default_rng(0).standard_normal((WIDTH, 8)).astype(kind)}
+    path = save(tmp_path / "other.onnx", nodes, {"x": ["N", WIDTH]}, {"y": ["N", 8]}, constants)
+    model = onnx.load(path)
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    onnx.save(model, path)
+    samples = [{name: array.astype(kind) for name, array in sample.items()} for sample in vectors(40)]
+    found = septet.optimize(path, data=samples, output=tmp_path / "s", repository=tmp_path / "m")
+    static = [row for row in found.ledger.rows if row.candidate.recipe.quantiser == "static"]
+    assert all("no layers that compute in float32" in row.why for row in static)
+    assert static
+
+
+def test_another_score_or_other_samples_are_another_search(model: Path, tmp_path: Path) -> None:
+    def one(answers: Sequence[Tensors], indices: Sequence[int]) -> list[float]:
+        return [1.0] * len(answers)
+
+    def half(answers: Sequence[Tensors], indices: Sequence[int]) -> list[float]:
+        return [0.5] * len(answers)
+
+    samples = vectors(21)
+    different: Sequence[tuple[list[Tensors], OwnScore | None]] = (
+        (samples[:20], one),
+        (samples[:20], half),
+        (samples[:20], None),
+        (samples[1:], one),
+    )
+    said = [OwnModel(model, data, score).identity for data, score in different]
+    assert len(set(said)) == len(said)
+    assert OwnModel(model, samples[:20], one).identity == said[0]
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_files_that_changed_are_other_samples(model: Path, tmp_path: Path, kind: str) -> None:
+    def written(samples: list[Tensors]) -> Path:
+        if kind == "npz":
+            np.savez(tmp_path / "all.npz", x=np.stack([sample["x"] for sample in samples]))
+            return tmp_path / "all.npz"
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        for place, sample in enumerate(samples):
+            np.save(tmp_path / "folder" / f"{place:03}.npy", sample["x"])
+        return tmp_path / "folder"
+
+    before = OwnModel(model, written(vectors(20))).identity
+    assert OwnModel(model, written(vectors(21)[1:])).identity != before

@@ -11,6 +11,7 @@ from septet.devices.cpu import Cpu
 from septet.engines.engine import load
 from septet.errors import NotOptimized, ResultsNotWritten, ResultsUnreadable, UsageError
 from septet.model_config.text import read
+from septet.optimize.folder import UNFINISHED
 from septet.optimize.product import open_product
 from septet.workloads.optimizing import Optimized, optimized_form
 from septet.workloads.workload import Asked
@@ -48,7 +49,15 @@ def test_the_entry_is_whole_and_runs_from_where_it_lies(tmp_path: Path) -> None:
 
 def test_an_entry_of_ours_is_replaced_and_anothers_is_not(tmp_path: Path) -> None:
     entry = made(tmp_path).entry
+    killed = [
+        tmp_path / path for path in ("search/prepared", "search/files/key", "models/.mine.new")
+    ]  # while they wrote these
+    left = [path.parent / f"{UNFINISHED}{path.name}-1" for path in killed]
+    others = tmp_path / "models" / f"{UNFINISHED}.another.new-1"
+    for folder in (*left, others):
+        folder.mkdir()
     assert made(tmp_path).entry == entry
+    assert [folder for folder in (*left, others) if folder.exists()] == [others]
     (entry / "product.json").unlink()
     with pytest.raises(ResultsNotWritten, match="did not make"):
         made(tmp_path)
