@@ -36,13 +36,16 @@ UNFINISHED = ".unfinished-"
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes the name `path` once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent) as beside:
-        inner = Path(beside) / path.name
-        inner.mkdir()
-        yield inner
-        inner.rename(path)
+    """A new folder to write into, which takes the name `path` once all is written. Raises ResultsNotWritten."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{path.name}-", dir=path.parent) as beside:
+            inner = Path(beside) / path.name
+            inner.mkdir()
+            yield inner
+            inner.rename(path)
+    except OSError as error:
+        raise ResultsNotWritten(f"{path}: not written: {error.strerror or error}") from error
 
 
 def remove_unfinished(parent: Path, name: str = "") -> None:

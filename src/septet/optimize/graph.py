@@ -39,7 +39,7 @@ def read(path: Path) -> onnx.ModelProto:
     read_onnx(path)
     try:
         model = onnx.load(path, load_external_data=False)
-        for tensor in model.graph.initializer:
+        for tensor in _tensors(model.graph):
             if external_data_helper.uses_external_data(tensor) and size(tensor) <= OUTSIDE:
                 external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
                 tensor.data_location = onnx.TensorProto.DEFAULT
@@ -55,7 +55,7 @@ def write(model: onnx.ModelProto, path: Path, source: Path) -> None:
 
     Raises ModelInvalid where it is too large, and OSError.
     """
-    for name in sorted({_location(tensor) for tensor in model.graph.initializer} - {""}):
+    for name in _locations(model):
         link(source.parent / name, path.parent / name)
     held = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     try:
@@ -79,12 +79,17 @@ def link(source: Path, to: Path) -> None:
         shutil.copyfile(source, to)
 
 
+def copy(source: Path, to: Path) -> None:
+    """Have the file `source` at `to` too, with bytes of its own: whoever changes one does not change the other."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, to)
+
+
 def files(path: Path) -> list[Path]:
     """The files that belong to the model file `path`: itself, what an ONNX file has outside, an IR's weights."""
     if path.suffix != ".onnx":
         return [path, path.with_suffix(".bin")]
-    tensors = onnx.load(path, load_external_data=False).graph.initializer
-    return [path, *(path.parent / name for name in sorted({_location(tensor) for tensor in tensors} - {""}))]
+    return [path, *(path.parent / name for name in _locations(onnx.load(path, load_external_data=False)))]
 
 
 def digest(path: Path) -> str:
@@ -187,12 +192,29 @@ def _inputs(node: onnx.NodeProto) -> Iterator[str]:
             yield from (info.name for info in inner.output)
 
 
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of a graph and its inner graphs, those of Constant nodes included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
 def _name(model: onnx.ModelProto) -> None:
     """Give each node a name that no other has: quantisers tell nodes by name."""
     seen = Counter(node.name for node in model.graph.node)
     for place, node in enumerate(model.graph.node):
         if not node.name or seen[node.name] > 1:
             node.name = f"{node.op_type}.{place}"
+
+
+def _locations(model: onnx.ModelProto) -> list[str]:
+    """The files with tensors that lie outside of the model's, by their paths from its folder."""
+    return sorted({_location(tensor) for tensor in _tensors(model.graph)} - {""})
 
 
 def _location(tensor: onnx.TensorProto) -> str:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from septet.engines.engine import load
 from septet.errors import ResultsNotWritten, ResultsUnreadable
 from septet.optimize import graph
 from septet.optimize.batching import Batching, batching_of
-from septet.optimize.candidate import Candidate
+from septet.optimize.candidate import REFERENCE, Candidate
 from septet.optimize.folder import remove_unfinished, whole_folder
 from septet.optimize.ledger import Ledger, Row
 from septet.optimize.passes import Applied
@@ -70,9 +71,7 @@ def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path, *, joins: b
     """
     row = ledger.product
     assert row is not None
-    entry = repository / ledger.name
-    if entry.exists() and not (entry / PRODUCT).exists():
-        raise ResultsNotWritten(f"{entry}: not replaced: it holds something that septet optimize did not make")
+    entry = require_place(repository, ledger.name)
     new, old = (repository / f".{ledger.name}.{age}" for age in ("new", "old"))
     try:
         for left in (new, old):  # by a process that was killed
@@ -86,6 +85,21 @@ def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path, *, joins: b
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise ResultsNotWritten(f"{entry}: not written: {error.strerror or error}") from error
+    return entry
+
+
+def require_place(repository: Path, name: str) -> Path:
+    """Where the entry called `name` goes. Raises ResultsNotWritten where it plainly cannot: better before a search
+    than after it."""
+    entry = repository / name
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsNotWritten(f"{repository}: {error.strerror or error}") from error
+    if entry.exists() and not (entry / PRODUCT).exists():
+        raise ResultsNotWritten(f"{entry}: not replaced: it holds something that septet optimize did not make")
+    if not os.access(repository, os.W_OK | os.X_OK):
+        raise ResultsNotWritten(f"{repository}: no permission to write there")
     return entry
 
 
@@ -106,8 +120,10 @@ def open_product(repository: Path, name: str) -> tuple[Product, Path]:
 
 
 def _fill(ledger: Ledger, row: Row, file: Path, feed: Tensors, joins: bool, entry: Path) -> None:
+    # The reference is the user's own file, who may change it.
+    place = graph.copy if row.candidate == REFERENCE else graph.link
     for part in graph.files(file):
-        graph.link(part, entry / VERSION / part.name)
+        place(part, entry / VERSION / part.relative_to(file.parent))
     product = Product(
         name=ledger.name,
         source=ledger.source,

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization.calibrate import TensorsData
 
-from septet.errors import CandidateImpossible
+from septet.errors import CandidateImpossible, ResultsNotWritten
 from septet.optimize import calibrator, dynamic, graph, nncf, static
 from septet.optimize.calibrator import Calibrator
 from septet.optimize.candidate import Recipe
@@ -69,6 +69,8 @@ class Workshop:
                 made = static.quantise(model, self._found(recipe, model), recipe.kept, outputs=recipe.outputs)
             graph.write(made, to, self.path)
         except (ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
+            if shutil.disk_usage(to.parent).free < sum(part.stat().st_size for part in graph.files(self.path)):
+                raise ResultsNotWritten(f"{to}: not written: the disk is full") from error  # it may say anything
             raise CandidateImpossible(f"{recipe.words}: the file cannot be made: {error}") from error
 
     def _model(self) -> onnx.ModelProto:

@@ -70,6 +70,6 @@ def repository_with(name: str, candidate: Candidate, model: Path, feed: Callable
     if not repository.exists():
         with whole_folder(repository) as beside:
             for part in graph.files(model):
-                graph.link(part, beside / name / product.VERSION / part.name)
+                graph.link(part, beside / name / product.VERSION / part.relative_to(model.parent))
             (beside / name / "config.pbtxt").write_text(product.config(name, candidate, model, feed()))
     return repository

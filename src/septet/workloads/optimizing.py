@@ -16,7 +16,7 @@ from septet.optimize.folder import SearchFolder
 from septet.optimize.ledger import Ledger
 from septet.optimize.own import OwnModel, OwnScore
 from septet.optimize.pixels import Normalisation, take_pixels
-from septet.optimize.product import Product, is_product, open_product, put
+from septet.optimize.product import Product, is_product, open_product, put, require_place
 from septet.optimize.samples import Given, open_samples
 from septet.optimize.search import PROOF, Search
 from septet.optimize.subject import Subject
@@ -69,9 +69,12 @@ def optimize(
     """
     if f"{keep:g}" not in KEEP:
         raise UsageError(f"keep can be {' or '.join(KEEP)} % of FP32, not {keep:g}")
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"minutes must be more than 0, not {minutes:g}")
     if pixels is not None:
         what = _of_pixels(Path(what), pixels, data, (output or SEARCHES / Path(what).stem) / "pixels")
     subject = _subject(what, size, weights, data, score)
+    require_place(repository, subject.name)
     folder = output or SEARCHES / subject.name
     with SearchFolder(folder, subject, KEEP[f"{keep:g}"]) as kept:
         search = Search(subject, KEEP[f"{keep:g}"], kept, minutes=minutes, tell=tell)

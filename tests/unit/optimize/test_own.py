@@ -95,12 +95,34 @@ def test_weights_outside_and_a_fixed_batch(tmp_path: Path) -> None:
     model = onnx.load(perceptron(tmp_path / "a.onnx"))
     for info in (*model.graph.input, *model.graph.output):
         info.type.tensor_type.shape.dim[0].dim_value = 1
-    (tmp_path / "far").mkdir()
+    moved = model.graph.initializer.pop()  # a weight may be a node's, too
+    model.graph.node.insert(0, helper.make_node("Constant", [], [moved.name], value=moved))
+    (tmp_path / "far" / "weights").mkdir(parents=True)
     path = tmp_path / "far" / "fixed.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save(model, path, save_as_external_data=True, location="weights/w.bin", size_threshold=0,
+              convert_attribute=True)  # fmt: skip
     found = septet.optimize(path, data=vectors(60), output=tmp_path / "s", repository=tmp_path / "models")
-    assert found.ledger.product is not None
+    assert not [row.why for row in found.ledger.rows if "cannot be run" in row.why]
     assert "max_batch_size: 0" in (found.entry / "config.pbtxt").read_text()
+
+
+def test_a_product_that_is_the_users_own_file_is_a_copy_of_it_with_all_that_lies_outside(tmp_path: Path) -> None:
+    (tmp_path / "far" / "weights").mkdir(parents=True)
+    path = tmp_path / "far" / "own.onnx"
+    onnx.save(onnx.load(perceptron(tmp_path / "a.onnx")), path, save_as_external_data=True,
+              location="weights/w.bin", size_threshold=0)  # fmt: skip
+    found = septet.optimize(path, data=vectors(60), minutes=1e-9, output=tmp_path / "s", repository=tmp_path / "m")
+    assert found.ledger.product is found.ledger.reference
+    for part in ("own.onnx", "weights/w.bin"):
+        mine, theirs = tmp_path / "far" / part, found.entry / "1" / part
+        assert mine.read_bytes() == theirs.read_bytes()
+        assert not mine.samefile(theirs)
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
+def test_minutes_are_more_than_none(model: Path, minutes: float) -> None:
+    with pytest.raises(UsageError, match="more than 0"):
+        septet.optimize(model, data=vectors(20), minutes=minutes)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,10 @@ def test_an_entry_of_ours_is_replaced_and_anothers_is_not(tmp_path: Path) -> Non
     assert made(tmp_path).entry == entry
     assert [folder for folder in (*left, others) if folder.exists()] == [others]
     (entry / "product.json").unlink()
+    shutil.rmtree(tmp_path / "search")
     with pytest.raises(ResultsNotWritten, match="did not make"):
         made(tmp_path)
+    assert not (tmp_path / "search").exists()  # told before anything was tried
 
 
 def test_what_is_no_product_is_told(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from networks_made import normalised_convolutions, perceptron, vectors
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
-from septet.errors import CandidateImpossible
+from septet.errors import CandidateImpossible, ResultsNotWritten
 from septet.optimize import graph
 from septet.optimize.candidate import Recipe
 from septet.optimize.passes import outputs
@@ -83,3 +85,23 @@ def test_dynamic_int8_is_planned_only_without_convolutions(tmp_path: Path) -> No
     assert "dynamic" in planned(perceptron(tmp_path / "a.onnx"))
     assert "dynamic" not in planned(normalised_convolutions(tmp_path / "b.onnx"))
     assert "static" in planned(tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("iostream error")]
+)
+def test_a_full_disk_is_no_fault_of_the_recipe(
+    tmp_path: Path, feeds: list[Tensors], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    made = shop(perceptron(tmp_path / "a.onnx"), feeds)
+
+    def fill(*_: object) -> None:
+        raise error
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(graph, "write", fill)
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(ResultsNotWritten, match=r"No space left|the disk is full"):
+            made.file(RECIPES[0])
+    assert made.file(RECIPES[0]).is_file()
