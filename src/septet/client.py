@@ -10,10 +10,9 @@ Over HTTP, gRPC, and either with shared memory; `septet.wire.call` is the one co
 from __future__ import annotations
 
 import asyncio
-import mmap
-import os
-import secrets
+import math
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,16 +21,23 @@ from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from septet.errors import Refused, Unreachable, UsageError
-from septet.request import Parameter, Region, Request, Response, Wanted
-from septet.tensor import Array, to_raw
+from septet.request import Parameter, Request, Response, Wanted
+from septet.tensor import Array
 from septet.wire.call import Asks, Call, Document, GrpcAsks, GrpcSession, HttpAsks, HttpSession, Session
 from septet.wire.head import Placed
-from septet.wire.shm import FOLDER, Regions
+from septet.wire.sendable import sendable
+from septet.wire.shared import Shared
+from septet.wire.shm import Regions
 
 T = TypeVar("T")
 
 READ = 1 << 20
 """Bytes asked of a socket at once."""
+
+LONGEST = 1_000_000.0
+"""Seconds that a client counts, eleven days; it does not wait longer than that but for ever."""
+
+NO_REGIONS = Regions()
 
 PORTS = {"http": 8000, "grpc": 8001}
 
@@ -64,83 +70,61 @@ class Target:
         return HttpSession(self.address) if self.scheme == "http" else GrpcSession(self.address)
 
 
-def asked(
-    model: str,
-    inputs: Mapping[str, Array],
-    outputs: Sequence[str | Wanted],
-    version: str,
-    request_id: str,
-    parameters: Mapping[str, Parameter] | None,
-) -> Request:
-    """The request of an `infer`."""
-    wanted = tuple([Wanted(one) if isinstance(one, str) else one for one in outputs])
-    return Request(model, dict(inputs), version, request_id, wanted, dict(parameters or {}))
+class _Asker:
+    """What both clients have in common: whom they ask, what, and for how long they wait."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        if not seconds > 0:
+            raise UsageError(
+                f"a client waits for more than 0 seconds, or for ever (math.inf), not for {seconds:g}"
+            )
+        self._target = Target(url)
+        self._asks = self._target.asks()
+        self._seconds = seconds if seconds <= LONGEST else None
+
+    def _inference(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str | Wanted],
+        version: str,
+        request_id: str,
+        parameters: Mapping[str, Parameter] | None,
+        placed: Mapping[str, Placed] | None,
+        shared: Shared | None,
+    ) -> Call[Response]:
+        wanted = tuple([Wanted(one) if isinstance(one, str) else one for one in outputs])
+        tensors = {name: _sendable(name, array) for name, array in inputs.items()}
+        request = Request(model, tensors, version, request_id, wanted, dict(parameters or {}))
+        return self._asks.infer(request, placed or {}, NO_REGIONS if shared is None else shared.regions)
+
+    def _late(self) -> Unreachable:
+        within = "" if self._seconds is None else f" within {self._seconds:g} s"
+        return Unreachable(f"{self._target.address} did not answer{within}")
+
+    def _gone(self) -> Unreachable:
+        return Unreachable(f"{self._target.address} hung up before it answered")
 
 
-class Shared:
-    """Memory that a client shares with a server on the same machine.
-
-    `put` places an array in it, `leave` keeps room for an output. It is the client's own to `close`. Once the
-    server has it open, `hide` takes its name away, so that nothing is left of it even where the client is killed.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.name = f"client-{secrets.token_hex(8)}"
-        self.key = f"/{self.name}"
-        self.size = size
-        self.regions = Regions()
-        self._used = 0
-        descriptor = os.open(FOLDER / self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, size)
-            self._memory = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
-        self.regions.register(self.name, self.key, 0, size)
-
-    def put(self, array: Array) -> Placed:
-        """Copy `array` there; what `infer` takes as `placed`."""
-        raw = to_raw(array)
-        region = self._room(len(raw))
-        self._memory[region.offset : region.offset + region.size] = raw
-        return Placed(region, array.dtype, array.shape)
-
-    def leave(self, output: str, size: int) -> Wanted:
-        """Room of `size` bytes for an output; what `infer` takes as one of its `outputs`."""
-        return Wanted(output, region=self._room(size))
-
-    def _room(self, size: int) -> Region:
-        start = -(-self._used // 64) * 64
-        if start + size > self.size:
-            raise UsageError(f"{self.size} bytes of shared memory have no room for {size} more")
-        self._used = start + size
-        return Region(self.name, start, size)
-
-    def clear(self) -> None:
-        """Start anew; arrays and room handed out before are void."""
-        self._used = 0
-
-    def hide(self) -> None:
-        """Let nobody else open it by its name."""
-        (FOLDER / self.name).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Give the memory back."""
-        self.regions.unregister()
-        self._memory.close()
-        self.hide()
+def _sendable(name: str, array: Array) -> Array:
+    try:
+        return sendable(array)
+    except UsageError as error:
+        raise UsageError(f"input '{name}': {error}") from None
 
 
-class Client:
+class Client(_Asker):
     """Asks one server, one call after another; its connection is kept between calls.
 
-    Each call raises `Refused` with the server's words, or `Unreachable` where no answer comes within `seconds`.
+    Threads may share one: their calls wait for each other, so that a client of its own for each, or an
+    `AsyncClient`, is faster. Each call raises `Refused` with the server's words, or `Unreachable` where no answer
+    comes within `seconds` (more than 0; above 1,000,000 for ever). A call is sent a second time only where that
+    does no harm (see `septet.wire.call.Call`): an inference that was cut off may have been run, and is not.
     """
 
     def __init__(self, url: str, *, seconds: float = 60.0) -> None:
-        self._target = Target(url)
-        self._asks = self._target.asks()
-        self._seconds = seconds
+        super().__init__(url, seconds)
+        self._turn = threading.Lock()
         self._socket: socket.socket | None = None
         self._session = self._target.session()
 
@@ -157,9 +141,8 @@ class Client:
         shared: Shared | None = None,
     ) -> dict[str, Array]:
         """The outputs by name; `placed` are inputs, and some `outputs` may lie, in `shared` memory."""
-        request = asked(model, inputs, outputs, version, request_id, parameters)
-        regions = Regions() if shared is None else shared.regions
-        return self._talk(self._asks.infer(request, placed or {}, regions)).outputs
+        call = self._inference(model, inputs, outputs, version, request_id, parameters, placed, shared)
+        return self._talk(call).outputs
 
     def live(self) -> bool:
         """Whether the server runs."""
@@ -184,13 +167,8 @@ class Client:
 
     def share(self, size: int) -> Shared:
         """Memory shared with the server, registered there; `unshare` ends it."""
-        shared = Shared(size)
-        try:
+        with Shared(size).offered() as shared:
             self._talk(self._asks.register(shared.name, shared.key, 0, size))
-        except BaseException:
-            shared.close()
-            raise
-        shared.hide()
         return shared
 
     def unshare(self, shared: Shared) -> None:
@@ -207,66 +185,92 @@ class Client:
             return False
 
     def _talk(self, call: Call[T]) -> T:
-        """The result of `call`. A kept connection that had been closed meanwhile is tried anew, once."""
-        kept = self._socket is not None
-        if call.timeout is None:
-            call.timeout = self._seconds
+        """The result of `call`, in its turn; it is sent once more where that does no harm."""
+        end = math.inf if self._seconds is None else time.monotonic() + self._seconds
+        if not self._turn.acquire(timeout=-1 if self._seconds is None else self._seconds):
+            raise self._late()
         try:
-            self._exchange(call)
-        except (ConnectionError, EOFError):
-            self.close()
-            if not kept:
-                raise Unreachable(f"{self._target.address} hung up") from None
-            try:
-                self._exchange(call)
-            except (ConnectionError, EOFError):
-                self.close()
-                raise Unreachable(f"{self._target.address} hung up") from None
-        if not self._session.usable:
-            self.close()
+            self._hear()
+            self._exchange(call, end)
+            if call.repeatable:
+                self._exchange(call.anew(), end)
+        except TimeoutError:
+            self._hang_up()
+            raise self._late() from None
+        except BaseException:  # also an interrupt: whatever comes on this connection now is no other call's answer
+            self._hang_up()
+            raise
+        finally:
+            self._turn.release()
         return call.result()
 
-    def _exchange(self, call: Call[T]) -> None:
+    def _hear(self) -> None:
+        """Hear what came since the last call: a connection that was closed meanwhile carries no other."""
         if self._socket is None:
-            self._socket, self._session = self._dial(), self._target.session()
-        end = time.monotonic() + self._seconds
-        self._session.begin(call)
+            return
+        self._socket.settimeout(0)
         try:
-            while True:
-                self._send(self._session.take(), end)
-                if call.done:
-                    return
-                self._socket.settimeout(max(0.001, end - time.monotonic()))
+            while data := self._socket.recv(READ):
+                self._session.receive(data)
+        except BlockingIOError:
+            if self._session.usable:
+                return
+        except OSError:
+            pass
+        self._hang_up()
+
+    def _exchange(self, call: Call[T], end: float) -> None:
+        """Have `call` answered, or fail."""
+        if self._socket is None:
+            self._socket, self._session = self._dial(end), self._target.session()
+        if self._seconds is not None:
+            call.timeout = _left(end)
+        try:
+            self._session.begin(call)
+            self._send(end)
+            while not call.done:
+                self._socket.settimeout(_left(end))
                 data = self._socket.recv(READ)
                 if not data:
                     raise EOFError
                 self._session.receive(data)
+                self._send(end)
         except TimeoutError:
-            self.close()
-            raise Unreachable(f"{self._target.address} did not answer within {self._seconds:g} s") from None
+            raise
+        except (OSError, EOFError):
+            self._session.end(self._gone())
+        if not self._session.usable:
+            self._hang_up()
 
-    def _dial(self) -> socket.socket:
+    def _dial(self, end: float) -> socket.socket:
         try:
-            made = socket.create_connection((self._target.host, self._target.port), self._seconds)
+            made = socket.create_connection((self._target.host, self._target.port), _left(end))
         except OSError as error:
             raise Unreachable(f"{self._target.address}: {error.strerror or error}") from None
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
 
-    def _send(self, chunks: Sequence[bytes | bytearray | memoryview], end: float) -> None:
+    def _send(self, end: float) -> None:
         assert self._socket is not None
-        self._socket.settimeout(max(0.001, end - time.monotonic()))
+        chunks = self._session.take()
+        if not chunks:
+            return
+        self._socket.settimeout(_left(end))
         if sum(map(len, chunks)) <= READ // 16:
             chunks = [b"".join(chunks)]
         for chunk in chunks:
             if len(chunk):
                 self._socket.sendall(chunk)
 
-    def close(self) -> None:
-        """Give the connection back; the next call makes a new one."""
+    def _hang_up(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def close(self) -> None:
+        """Give the connection back, after the call that is under way; the next call makes a new one."""
+        with self._turn:
+            self._hang_up()
 
     def __enter__(self) -> Self:
         return self
@@ -277,16 +281,22 @@ class Client:
         self.close()
 
 
-class AsyncClient:
+def _left(end: float) -> float | None:
+    """Seconds until `end`, a little at least; ``None`` for ever."""
+    return None if end == math.inf else max(0.001, end - time.monotonic())
+
+
+class AsyncClient(_Asker):
     """Asks one server from an event loop, many calls side by side.
 
-    gRPC takes them all on one connection, HTTP/1.1 on as many as there are calls, at most `connections`.
+    gRPC takes them all on one connection, HTTP/1.1 on as many as there are calls, at most `connections`. Calls
+    raise, wait, and are sent a second time as a `Client`'s are.
     """
 
     def __init__(self, url: str, *, seconds: float = 60.0, connections: int = 64) -> None:
-        self._target = Target(url)
-        self._asks = self._target.asks()
-        self._seconds = seconds
+        if connections < 1:
+            raise UsageError(f"a client needs at least one connection, not {connections}")
+        super().__init__(url, seconds)
         self._most = connections if self._target.scheme == "http" else 1
         self._lines: set[_Line] = set()
         self._dialling = 0
@@ -305,10 +315,8 @@ class AsyncClient:
         shared: Shared | None = None,
     ) -> dict[str, Array]:
         """The outputs by name; `placed` are inputs, and some `outputs` may lie, in `shared` memory."""
-        request = asked(model, inputs, outputs, version, request_id, parameters)
-        regions = Regions() if shared is None else shared.regions
-        response: Response = await self._talk(self._asks.infer(request, placed or {}, regions))
-        return response.outputs
+        call = self._inference(model, inputs, outputs, version, request_id, parameters, placed, shared)
+        return (await self._talk(call)).outputs
 
     async def live(self) -> bool:
         """Whether the server runs."""
@@ -333,13 +341,8 @@ class AsyncClient:
 
     async def share(self, size: int) -> Shared:
         """Memory shared with the server, registered there; `unshare` ends it."""
-        shared = Shared(size)
-        try:
+        with Shared(size).offered() as shared:
             await self._talk(self._asks.register(shared.name, shared.key, 0, size))
-        except BaseException:
-            shared.close()
-            raise
-        shared.hide()
         return shared
 
     async def unshare(self, shared: Shared) -> None:
@@ -356,20 +359,27 @@ class AsyncClient:
             return False
 
     async def _talk(self, call: Call[T]) -> T:
+        """The result of `call`; it is sent once more where that does no harm."""
         call.timeout = self._seconds
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._exchange(call)
+                if call.repeatable:
+                    await self._exchange(call.anew())
+        except TimeoutError:
+            raise self._late() from None
+        return call.result()
+
+    async def _exchange(self, call: Call[T]) -> None:
+        """Have `call` answered, or fail."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))
         self._dispatch()
         try:
-            async with asyncio.timeout(self._seconds):
-                await future
-        except TimeoutError:
-            self._abandon(call)
-            raise Unreachable(f"{self._target.address} did not answer within {self._seconds:g} s") from None
+            await future
         except asyncio.CancelledError:
             self._abandon(call)
             raise
-        return call.result()
 
     def _dispatch(self) -> None:
         """Give waiting calls to connections with room; where none has, dial one more."""
@@ -405,7 +415,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Hang up; calls under way fail."""
         for line in list(self._lines):
-            line.transport.close()
+            line.hang_up()
         await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
@@ -432,7 +442,7 @@ class _Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._client._lines.discard(self)
-        self._settle(self.session.end(Unreachable(f"{self._client._target.address} hung up")))
+        self._settle(self.session.end(self._client._gone()))
         self._client._dispatch()
 
     def data_received(self, data: bytes) -> None:
@@ -457,6 +467,14 @@ class _Line(asyncio.Protocol):
             self._flush()
             if not self.session.usable:
                 self.transport.close()
+
+    def hang_up(self) -> None:
+        """Have the calls under way fail, and not be sent again."""
+        done = self.session.end(self._client._gone())
+        for call in done:
+            call.lost = False
+        self._settle(done)
+        self.transport.close()
 
     def _settle(self, done: Sequence[Call[Any]]) -> None:
         for call in done:
