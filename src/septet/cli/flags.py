@@ -100,6 +100,20 @@ OFF = ("", "0", "false", "off", "level=off")
 _IDLE = "septet.cli.flags.idle"
 
 
+class Getopt(click.Command):
+    """Takes its flags cut short too, wherever only one begins so: Triton parses with ``getopt_long``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flags = [name for option in self.params for name in option.opts]
+        return super().parse_args(ctx, [_whole(word, flags) for word in args])
+
+
+def _whole(word: str, flags: list[str]) -> str:
+    name, equals, value = word.partition("=")
+    found = [flag for flag in flags if flag.startswith(name)] if name.startswith("--") and name != "--" else []
+    return f"{found[0]}{equals}{value}" if len(found) == 1 else word
+
+
 def tritons(command: Callable[..., Any]) -> Callable[..., Any]:
     """Have `command` take the flags in `IDLE` and `REFUSED`, without a word of them in its help."""
     for name in (*IDLE, *REFUSED):

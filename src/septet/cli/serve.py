@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from septet.cli.flags import tritons, without_effect
+from septet.cli.flags import Getopt, tritons, without_effect
 from septet.errors import UsageError
 from septet.workloads.entry import repository_of, served_name
 from septet.workloads.workload import Asked, Size, workload_class
@@ -38,7 +38,7 @@ def _repository_of(network: str, size: Size) -> tuple[Path, ...]:
     return (repository_of(network, size, Asked()),)
 
 
-@click.command()
+@click.command(cls=Getopt)
 @click.argument("network", required=False)
 @click.option("--size", type=click.Choice(["mini", "full"]), default="mini", show_default=True,
               help="Of NETWORK.")  # fmt: skip

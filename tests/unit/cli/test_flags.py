@@ -163,6 +163,15 @@ def test_memory_of_clients_may_be_shut_out() -> None:
     assert Started.core["regions"]._most == 0
 
 
+def test_flags_may_be_cut_short() -> None:
+    words = ["--model-repo=.", "--http-po", "9000", "--disable-auto", "--pinned=1", "--grpc-port=9001"]
+    assert serve(*words).exit_code == 0
+    assert Started.settings.http.port == 9000
+    assert Started.settings.grpc.port == 9001
+    assert not Started.core["auto_complete"]
+    assert "No such option" in serve("--model-repository=.", "--http-=1").output
+
+
 def test_repositories_may_be_polled_never() -> None:
     assert serve("--model-repository=.", "--model-control-mode=poll", "--repository-poll-secs=0").exit_code == 0
     assert Started.core["control"] == "none"
