@@ -122,12 +122,6 @@ def test_nobody_there_and_no_answer(url: str) -> None:
         client.infer("slow", {"INPUT0": ARRAYS[0]})
 
 
-@pytest.mark.parametrize("wrong", ["localhost:8000", "ftp://x", "http://", "http://x:99999999", "http://x/v2"])
-def test_addresses_that_are_none(wrong: str) -> None:
-    with pytest.raises(UsageError):
-        Client(wrong)
-
-
 def test_many_calls_side_by_side(url: str) -> None:
     async def ask() -> None:
         async with AsyncClient(url, connections=8) as client:
