@@ -87,6 +87,10 @@ class Started:
 
 
 class FakeCore:
+    """Notes what it was made with."""
+
+    at_work = False
+
     def __init__(self, repositories: tuple[Path, ...], **settings: object) -> None:
         Started.core = {"repositories": repositories, **settings}
 
