@@ -33,7 +33,7 @@ class AsyncClient(Asker):
         super().__init__(url, seconds)
         self._most = connections if self._target.scheme == "http" else 1
         self._lines: set[_Line] = set()
-        self._dialling = 0
+        self._dialling: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[Call[Any], asyncio.Future[None]]] = deque()
 
     async def infer(
@@ -120,26 +120,30 @@ class AsyncClient(Asker):
         for line in list(self._lines):
             while self._waiting and line.session.room:
                 line.begin(*self._waiting.popleft())
-        lacking = min(len(self._waiting), self._most - len(self._lines)) - self._dialling
+        lacking = min(len(self._waiting), self._most - len(self._lines)) - len(self._dialling)
         for _ in range(lacking):
-            self._dialling += 1
-            task = asyncio.ensure_future(self._dial())
-            task.add_done_callback(lambda done: done.exception())
+            task = asyncio.create_task(self._dial())
+            self._dialling.add(task)
+            task.add_done_callback(self._dialled)
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.create_connection(lambda: _Line(self), self._target.host, self._target.port)
         except OSError as error:
-            failure = Unreachable(f"{self._target.address}: {error.strerror or error}")
-            while self._waiting:
-                call, future = self._waiting.popleft()
-                call.failure = failure
-                if not future.done():
-                    future.set_result(None)
-        finally:
-            self._dialling -= 1
-        self._dispatch()
+            self._fail_waiting(Unreachable(f"{self._target.address}: {error.strerror or error}"))
+
+    def _dialled(self, task: asyncio.Task[None]) -> None:
+        self._dialling.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self._dispatch()
+
+    def _fail_waiting(self, failure: Unreachable) -> None:
+        while self._waiting:
+            call, future = self._waiting.popleft()
+            call.failure = failure
+            if not future.done():
+                future.set_result(None)
 
     def _abandon(self, call: Call[Any]) -> None:
         self._waiting = deque(one for one in self._waiting if one[0] is not call)
@@ -147,10 +151,13 @@ class AsyncClient(Asker):
             line.forget(call)
 
     async def close(self) -> None:
-        """Hang up; calls under way fail."""
+        """Hang up; calls under way, and those that wait for a connection, fail."""
+        self._fail_waiting(self._gone())
+        for task in self._dialling:
+            task.cancel()
         for line in list(self._lines):
             line.hang_up()
-        await asyncio.sleep(0)
+        await asyncio.gather(*self._dialling, asyncio.sleep(0), return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         return self

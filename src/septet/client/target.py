@@ -16,14 +16,16 @@ class Target:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/"):
+        more = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+        if parts.scheme not in PORTS or not parts.hostname or more:
             raise UsageError(f"a server's address is http://HOST:PORT or grpc://HOST:PORT, not {url!r}")
         self.scheme = parts.scheme
         self.host = parts.hostname
         try:
-            self.port = parts.port or PORTS[parts.scheme]
+            self.port = PORTS[parts.scheme] if parts.port is None else parts.port
+            self.host.encode("idna")
         except ValueError:
-            raise UsageError(f"{url!r} has no port that could be") from None
+            raise UsageError(f"{url!r} has no host or port that could be") from None
 
     @property
     def address(self) -> str:

@@ -120,7 +120,7 @@ class HttpAsks:
 
     def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
         body = json.write_request(request, placed)
-        version = f"/versions/{request.version}" if request.version else ""
+        version = f"/versions/{quote(request.version, safe='')}" if request.version else ""
         path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
 
         def read(got: Answered) -> Response:

@@ -25,6 +25,9 @@ class Shared:
     """
 
     def __init__(self, size: int) -> None:
+        """Raises UsageError where so many bytes are not to be had."""
+        if size < 1:
+            raise UsageError(f"shared memory has at least one byte, not {size}")
         self.name = f"client-{secrets.token_hex(8)}"
         self.key = f"/{self.name}"
         self.size = size
@@ -32,11 +35,14 @@ class Shared:
         self._used = 0
         descriptor = os.open(FOLDER / self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(descriptor, size)
+            os.posix_fallocate(descriptor, 0, size)  # or writing what is not there would kill the process (SIGBUS)
             self._memory = mmap.mmap(descriptor, size)
+            self.regions.register(self.name, self.key, 0, size)
+        except (OSError, OverflowError) as error:
+            self.hide()
+            raise UsageError(f"{size} bytes of shared memory cannot be had: {error}") from None
         finally:
             os.close(descriptor)
-        self.regions.register(self.name, self.key, 0, size)
 
     def put(self, array: Array) -> Placed:
         """Copy `array` there; what `infer` takes as `placed`. Raises UsageError for a dtype that KServe lacks."""

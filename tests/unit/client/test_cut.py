@@ -188,15 +188,31 @@ def test_an_asynchronous_client_does_the_same() -> None:
         asyncio.run(ask(address, asked))
 
 
-def test_whoever_hangs_up_asks_no_more() -> None:
-    async def ask(address: str, asked: list[str]) -> None:
+def test_whoever_hangs_up_dials_no_more() -> None:
+    async def ask(address: str) -> None:
         client = AsyncClient(f"http://{address}")
         task = asyncio.ensure_future(client.metadata("m"))
-        while not asked:
-            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         await client.close()
         with pytest.raises(Unreachable, match="hung up"):
             await task
+        assert not client._dialling
+
+    with scripted([Peer.answer]) as (address, asked, _):
+        asyncio.run(ask(address))
+        assert not asked
+
+
+def test_whoever_hangs_up_asks_no_more() -> None:
+    async def ask(address: str, asked: list[str]) -> None:
+        client = AsyncClient(f"http://{address}", connections=1)
+        tasks = [asyncio.ensure_future(client.metadata(model)) for model in ("m", "n")]
+        while not asked:
+            await asyncio.sleep(0.001)
+        await client.close()
+        for task in tasks:
+            with pytest.raises(Unreachable, match="hung up"):
+                await task
         assert asked == ["m"]
 
     with scripted([Peer.take, Peer.take], [Peer.answer]) as (address, asked, _):
