@@ -249,7 +249,7 @@ class TooLarge(ServingError):
 
 
 class Overloaded(ServingError):
-    """The server holds as many bytes of requests as it may; the same request may succeed a moment later."""
+    """The server holds as much for its clients as it may; the same request may succeed a moment later."""
 
     status = Status.OVERLOADED
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 
 from peer import Peer, free_ports, running, septet_command, triton_command, write_model, write_repository
+from septet.cli.serve import serve
 from septet.stubs import service_pb2, service_pb2_grpc
 
 TRITON = Path(os.environ.get("SEPTET_TRITON", Path(__file__).parents[2] / ".triton"))
@@ -74,6 +77,14 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer
                 running("Septet", *septet_command(repository, ports[3:]), ports[3:], folder / "septet.log")
             ),
         )
+
+
+def test_septet_knows_every_flag_of_tritons() -> None:
+    [binary, *_], environment = triton_command(TRITON, Path(), free_ports(3))
+    told = subprocess.run([binary, "--help"], env=environment, capture_output=True, text=True, timeout=60)
+    flags = set(re.findall(r"^  (--[a-z0-9-]+)", told.stdout + told.stderr, re.MULTILINE))
+    assert len(flags) > 50
+    assert flags <= {"--help", *(name for option in serve.params for name in option.opts)}
 
 
 def ask(peer: Peer, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, bytes]:

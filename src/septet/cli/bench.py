@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from septet.cli.progress import Display
-from septet.client import PORTS
+from septet.client.target import PORTS
 from septet.config import PRECISIONS
 from septet.devices.cpu import Cpu
 from septet.engines.engine import ENGINES

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from septet.client import Client, Shared
+from septet.client import Client
 from septet.config import EngineConfig
 from septet.devices.device import Partition
 from septet.engines.engine import Engine
@@ -20,6 +20,7 @@ from septet.request import Wanted
 from septet.tensor import Array, Tensors, TensorSpec
 from septet.wire.call import Document
 from septet.wire.head import Placed, dtype_of
+from septet.wire.shared import Shared
 
 SHARED = "+shm"
 """How the scheme of an address ends where tensors go through shared memory."""

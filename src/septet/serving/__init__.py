@@ -19,6 +19,7 @@ body above the limit                        read, then refused           413 bef
 path with ``..``, ``%``, a backslash, NUL   404, or a file is sought     400
 client hangs up                             its work runs on             its work is cancelled
 client truncates its shared memory          the server may die           400, that request alone
+regions of shared memory without end        descriptors run out          503, RESOURCE_EXHAUSTED
 ``generate`` of several responses           error text with 200          400
 live and ready                              empty body                   JSON, which KServe's client reads
 log and trace files over the network        any file is written          refused

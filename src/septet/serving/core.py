@@ -71,6 +71,9 @@ class Core:
         auto_complete: bool = True,
         exit_on_error: bool = True,
         load_threads: int = 4,
+        name: str = "septet",
+        log: LogSettings | None = None,
+        cpu_metrics: bool = True,
     ) -> None:
         if control not in CONTROLS:
             raise UsageError(f"model control is one of {', '.join(CONTROLS)}, not {control!r}")
@@ -86,7 +89,9 @@ class Core:
         self._strict = strict_readiness
         self._exit_on_error = exit_on_error
         self._load_threads = load_threads
-        self._trace, self._log = TraceSettings(), LogSettings()
+        self._name = name
+        self._trace, self._log = TraceSettings(), log or LogSettings()
+        self._cpu_metrics = cpu_metrics
         self._started, self._retired, self._closing = False, False, threading.Event()
         self._poller: threading.Thread | None = None
 
@@ -160,7 +165,7 @@ class Core:
 
     def server_metadata(self) -> dict[str, Any]:
         """``name``, ``version``, ``extensions``."""
-        return {"name": "septet", "version": septet.__version__, "extensions": list(EXTENSIONS)}
+        return {"name": self._name, "version": septet.__version__, "extensions": list(EXTENSIONS)}
 
     def model_metadata(self, model: str, version: str = "") -> dict[str, Any]:
         """``name``, ``versions``, ``platform``, ``inputs``, ``outputs``."""
@@ -229,7 +234,7 @@ class Core:
 
     def metrics_text(self) -> str:
         """Metrics in Prometheus' text format."""
-        return page(describe.families(self._repository.every()))
+        return page(describe.families(self._repository.every(), machine=self._cpu_metrics))
 
     def close(self, seconds: float) -> None:
         """Take no more work, finish what is queued within `seconds`, put the instances away."""

@@ -78,8 +78,8 @@ def _duration(duration: Duration) -> dict[str, int]:
     return {"count": duration.count, "ns": duration.ns}
 
 
-def families(every: Sequence[Served]) -> Iterator[Family]:
-    """All metrics: Triton's, then latency histograms and batch sizes."""
+def families(every: Sequence[Served], *, machine: bool = True) -> Iterator[Family]:
+    """All metrics: Triton's, then latency histograms and batch sizes, then the `machine`'s."""
     yield _each(
         "nv_inference_request_success",
         "Number of successful inference requests, all batch sizes",
@@ -113,7 +113,8 @@ def families(every: Sequence[Served]) -> Iterator[Family]:
         [(labels(served), served.load_seconds) for served in every],
     )
     yield from _own(every)
-    yield from _machine()
+    if machine:
+        yield from _machine()
 
 
 def _own(every: Sequence[Served]) -> Iterator[Family]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 
-from septet.errors import Forbidden, RequestInvalid, Unsupported
+from septet.errors import Forbidden, RequestInvalid, Unsupported, UsageError
 from septet.request import Parameter
 
 _TRACE: dict[str, list[str]] = {
@@ -26,6 +27,8 @@ _LOG: dict[str, Parameter] = {
     "log_verbose_level": 0,
     "log_format": "default",
 }
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_DATES = {"default": None, "ISO8601": "%Y-%m-%dT%H:%M:%SZ"}
 
 
 class TraceSettings:
@@ -45,11 +48,27 @@ class TraceSettings:
 
 
 class LogSettings:
-    """What the logger ``septet`` lets through; the file it goes to is not settable from outside."""
+    """What the logger ``septet`` lets through, and how; what of it is not settable from outside is said at first.
 
-    def __init__(self) -> None:
-        self._now = dict(_LOG)
+    `settings` are Triton's, by its names: ``log_file``, ``log_format`` (default, ISO8601: in UTC), and so on.
+    """
+
+    def __init__(self, **settings: Parameter) -> None:
+        self._now = _LOG | settings
         self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Have the process write its log. Raises UsageError where the file cannot be written."""
+        file, style = str(self._now["log_file"]), str(self._now["log_format"])
+        try:
+            handler = logging.FileHandler(file) if file else logging.StreamHandler()
+        except OSError as error:
+            raise UsageError(f"{file}: the log cannot be written there: {error.strerror}") from None
+        formatter = logging.Formatter(_FORMAT, _DATES[style])
+        if style == "ISO8601":
+            formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+        logging.basicConfig(handlers=[handler], level=self._level())
 
     def change(self, updates: Mapping[str, Parameter] | None = None) -> dict[str, Parameter]:
         """The settings, after `updates`. Raises RequestInvalid (unknown name, wrong type), Forbidden (a file)."""
@@ -68,8 +87,8 @@ class LogSettings:
             raise RequestInvalid(f"log setting '{name}' is a {type(_LOG[name]).__name__}")
         if name == "log_file" and value != self._now[name]:
             raise Forbidden("the log file is not set from outside")
-        if name == "log_format" and value != "default":
-            raise Unsupported("the log has one format, 'default'")
+        if name == "log_format" and value != self._now[name]:
+            raise Unsupported(f"the log has one format, '{self._now[name]}'")
         if isinstance(value, int) and value < 0:
             raise RequestInvalid(f"log setting '{name}' is 0 or more")
 

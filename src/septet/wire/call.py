@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -10,14 +11,15 @@ from urllib.parse import quote
 
 import httptools
 import msgspec
-from google.protobuf.json_format import MessageToDict
 
 from septet.errors import Refused, RequestInvalid, Status
 from septet.request import Request, Response
 from septet.stubs import SERVICE, service_pb2
 from septet.tensor import Buffer
 from septet.wire import json, proto
+from septet.wire.configuration import config_document
 from septet.wire.events import ConnectionEnded, DataReceived, Event, GoingAway, HeadersReceived, StreamEnded
+from septet.wire.frames import Code
 from septet.wire.head import Placed
 from septet.wire.headers import write_headers
 from septet.wire.http2 import Connection
@@ -41,16 +43,36 @@ class Answered:
 
 @dataclass(slots=True, eq=False)
 class Call(Generic[T]):
-    """One thing asked: `target` and `chunks` go over the wire, `decode` makes the result of the answer."""
+    """One thing asked: `target` and `chunks` go over the wire, `decode` makes the result of the answer.
+
+    It may be sent a second time where the server cannot have begun it, and where it is `idempotent` and its
+    connection was lost (RFC 9110, section 9.2.2; gRPC's transparent retries).
+    """
 
     verb: str
     target: str
     chunks: Sequence[Buffer]
     decode: Callable[[Answered], T]
     length: int | None = None
+    idempotent: bool = True
+    """Whether asking twice comes to the same as asking once."""
     timeout: float | None = None
     answer: Answered | None = None
     failure: Exception | None = None
+    unbegun: bool = False
+    """Whether the server said that it had not begun the call when it let it fall."""
+    lost: bool = False
+    """Whether the connection ended under it."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it failed so that it may be sent once more."""
+        return self.unbegun or (self.lost and self.idempotent)
+
+    def anew(self) -> Call[T]:
+        """The same call, as if it had not been sent."""
+        self.answer, self.failure, self.unbegun, self.lost = None, None, False, False
+        return self
 
     @property
     def done(self) -> bool:
@@ -98,13 +120,13 @@ class HttpAsks:
 
     def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
         body = json.write_request(request, placed)
-        version = f"/versions/{request.version}" if request.version else ""
+        version = f"/versions/{quote(request.version, safe='')}" if request.version else ""
         path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
 
         def read(got: Answered) -> Response:
             return json.read_response(got.body, got.length, regions, request.wanted)
 
-        return Call("POST", path, body.chunks, read, body.length)
+        return Call("POST", path, body.chunks, read, body.length, idempotent=False)
 
     def live(self) -> Call[bool]:
         return Call("GET", "/v2/health/live", (), _true)
@@ -123,7 +145,8 @@ class HttpAsks:
 
     def register(self, name: str, key: str, offset: int, size: int) -> Call[None]:
         body = msgspec.json.encode({"key": key, "offset": offset, "byte_size": size})
-        return Call("POST", f"/v2/systemsharedmemory/region/{quote(name, safe='')}/register", (body,), _none)
+        path = f"/v2/systemsharedmemory/region/{quote(name, safe='')}/register"
+        return Call("POST", path, (body,), _none, idempotent=False)
 
     def unregister(self, name: str) -> Call[None]:
         return Call("POST", f"/v2/systemsharedmemory/region/{quote(name, safe='')}/unregister", (), _none)
@@ -151,9 +174,11 @@ class GrpcAsks:
 
     def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
         chunks = proto.write_request(request, placed)
-        return Call(
-            "POST", "ModelInfer", chunks, lambda got: proto.read_response(got.body, regions, request.wanted)
-        )
+
+        def read(got: Answered) -> Response:
+            return proto.read_response(got.body, regions, request.wanted)
+
+        return Call("POST", "ModelInfer", chunks, read, idempotent=False)
 
     def live(self) -> Call[bool]:
         return self._call("ServerLive", lambda found: bool(found.live))
@@ -165,18 +190,20 @@ class GrpcAsks:
 
     def metadata(self, model: str) -> Call[Document]:
         if model:
-            return self._call("ModelMetadata", _fields, name=model)
-        return self._call("ServerMetadata", _fields)
+            return self._call("ModelMetadata", config_document, name=model)
+        return self._call("ServerMetadata", config_document)
 
     def config(self, model: str) -> Call[Document]:
-        return self._call("ModelConfig", lambda found: _fields(found.config), name=model)
+        return self._call("ModelConfig", lambda found: config_document(found.config), name=model)
 
     def statistics(self, model: str) -> Call[Document]:
-        return self._call("ModelStatistics", _fields, name=model)
+        return self._call("ModelStatistics", config_document, name=model)
 
     def register(self, name: str, key: str, offset: int, size: int) -> Call[None]:
         about = {"name": name, "key": key, "offset": offset, "byte_size": size}
-        return self._call("SystemSharedMemoryRegister", lambda found: None, **about)
+        call = self._call("SystemSharedMemoryRegister", lambda found: None, **about)
+        call.idempotent = False
+        return call
 
     def unregister(self, name: str) -> Call[None]:
         return self._call("SystemSharedMemoryUnregister", lambda found: None, name=name)
@@ -185,13 +212,6 @@ class GrpcAsks:
         message = getattr(service_pb2, f"{method}Request")(**fields).SerializeToString()
         answer = getattr(service_pb2, f"{method}Response")
         return Call("POST", method, [message], lambda got: read(answer.FromString(bytes(got.body))))
-
-
-def _fields(message: Any) -> Document:
-    found: Document = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return found
 
 
 HTTP_STATUSES = {
@@ -309,7 +329,7 @@ class HttpSession:
         call, self._call = self._call, None
         if call is None:
             return []
-        call.failure = failure
+        call.failure, call.lost = failure, True
         return [call]
 
 
@@ -356,7 +376,7 @@ class GrpcSession:
             )  # fmt: skip
         if call.timeout is None:
             return block
-        return block + write_headers([("grpc-timeout", f"{max(1, int(call.timeout * 1000)):d}m")])
+        return block + write_headers([("grpc-timeout", _timeout(call.timeout))])
 
     def receive(self, data: bytes) -> list[Call[Any]]:
         done: list[Call[Any]] = []
@@ -375,6 +395,9 @@ class GrpcSession:
             if event.ended:
                 self._finish(event.stream, dict(event.headers), done)
         elif isinstance(event, StreamEnded):
+            call = self._calls.get(event.stream)
+            if call is not None:
+                call.unbegun = event.code == Code.REFUSED_STREAM
             self._fail(event.stream, Refused(f"the stream was reset: code {event.code}", Status.UNAVAILABLE), done)
         elif isinstance(event, GoingAway):
             self._going = True
@@ -415,5 +438,11 @@ class GrpcSession:
         self._going = True
         done: list[Call[Any]] = []
         for number in list(self._calls):
+            self._calls[number].lost = True
             self._fail(number, failure, done)
         return done
+
+
+def _timeout(seconds: float) -> str:
+    """`seconds`, up to a million, as gRPC writes them: in at most eight digits and a unit."""
+    return f"{math.ceil(seconds * 1000)}m" if seconds < 10_000 else f"{math.ceil(seconds)}S"

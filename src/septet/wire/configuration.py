@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's configuration as Triton's JSON: every field, integers as integers."""
+"""Configurations, and other messages of Triton's, as its JSON: every field, integers as integers."""
 
 from __future__ import annotations
 

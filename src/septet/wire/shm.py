@@ -7,16 +7,19 @@ copy and fails like any read, so what a client does to its region harms its own 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import resource
 import stat
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from septet.errors import RegionExists, RegionInvalid, RegionUnknown
+from septet.errors import Overloaded, RegionExists, RegionInvalid, RegionUnknown
 from septet.request import Region
 from septet.tensor import Buffer
 
@@ -26,6 +29,12 @@ OWN = "septet."
 
 _KEY = re.compile(r"/?([A-Za-z0-9_][A-Za-z0-9_.\-]{0,250})")
 LARGEST = (1 << 63) - 1
+
+MOST, LONGEST = 4096, 1024
+"""Regions that are registered at a time, and characters of a name."""
+
+SHARE = 4
+"""One of so many of the process's file descriptors may be a region's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +47,22 @@ class Registered:
     size: int
 
 
-class _Open:
-    """A registered region's descriptor; closed when the last request that uses it has let it go."""
+class _Memory:
+    """Shared memory that is open, once for all regions in it; closed when the last that uses it has let it go."""
 
-    def __init__(self, about: Registered, descriptor: int) -> None:
-        self.about = about
+    def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def __del__(self) -> None:
         os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A registered region and its memory."""
+
+    about: Registered
+    memory: _Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +75,47 @@ class HeldRegion(Region):
 class Regions:
     """The regions of one server (or client) by name; safe to use from any thread.
 
-    Only keys that begin with `prefix` may be registered.
+    Only keys that begin with `prefix` may be registered, and at most `most` regions.
     """
 
-    def __init__(self, prefix: str = "", folder: Path = FOLDER) -> None:
+    def __init__(self, prefix: str = "", folder: Path = FOLDER, *, most: int = MOST) -> None:
         self._prefix = prefix.lstrip("/")
         self._folder = folder
+        self._most = most
         self._open: dict[str, _Open] = {}
+        self._memories: weakref.WeakValueDictionary[tuple[int, int], _Memory] = weakref.WeakValueDictionary()
+        """By device and inode."""
         self._lock = threading.Lock()
 
     def register(self, name: str, key: str, offset: int, size: int) -> None:
-        """Take up a region; raises `RegionExists`, or `RegionInvalid` where key or range are not to be had."""
+        """Take up a region.
+
+        Raises `RegionExists`, `Overloaded` where there are as many as may be, or `RegionInvalid` where name, key
+        or range are not to be had.
+        """
         about = Registered(name, key, offset, size)
+        if len(name) > LONGEST:
+            raise RegionInvalid(f"a shared memory region's name has at most {LONGEST} characters")
         with self._lock:
             if name in self._open:
                 raise RegionExists(f"shared memory region '{name}' already in manager")
-            self._open[name] = _Open(about, self._descriptor(about))
+            if len(self._open) >= self._most:
+                raise _full(name, f"at most {self._most} regions are registered at a time")
+            self._open[name] = _Open(about, self._memory(about))
+
+    def _memory(self, about: Registered) -> _Memory:
+        """The memory that a region lies in, opened unless another region has it open."""
+        descriptor = self._descriptor(about)
+        seen = os.fstat(descriptor)
+        place = seen.st_dev, seen.st_ino
+        memory = self._memories.get(place)
+        if memory is None and len(self._memories) < _most_memories():
+            memory = self._memories[place] = _Memory(descriptor)
+            return memory
+        os.close(descriptor)
+        if memory is None:
+            raise _full(about.name, f"at most {_most_memories()} pieces of shared memory are open at a time")
+        return memory
 
     def _descriptor(self, about: Registered) -> int:
         match = _KEY.fullmatch(about.key)
@@ -84,7 +125,9 @@ class Regions:
             raise RegionInvalid(f"shared memory region '{about.name}': offset or byte_size is out of range")
         try:
             descriptor = os.open(self._folder / match[1], os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise _full(about.name, "no file descriptor is left") from None
             raise RegionInvalid(f"unable to open shared memory region '{about.name}'") from None
         seen = os.fstat(descriptor)
         if not stat.S_ISREG(seen.st_mode) or about.offset + about.size > seen.st_size:
@@ -118,7 +161,7 @@ class Regions:
         buffer = np.empty(region.size, np.uint8).data
         done = 0
         while done < region.size:
-            count = os.preadv(entry.descriptor, [buffer[done:]], start + done)
+            count = os.preadv(entry.memory.descriptor, [buffer[done:]], start + done)
             if count == 0:
                 raise RegionInvalid(f"shared memory region '{region.name}' was truncated")
             done += count
@@ -131,11 +174,11 @@ class Regions:
             raise RegionInvalid(
                 f"shared memory region '{region.name}': the output has {len(raw)} bytes, its place {region.size}"
             )
-        if os.fstat(entry.descriptor).st_size < start + len(raw):
+        if os.fstat(entry.memory.descriptor).st_size < start + len(raw):
             raise RegionInvalid(f"shared memory region '{region.name}' was truncated")
         view, done = memoryview(raw), 0
         while done < len(raw):
-            done += os.pwrite(entry.descriptor, view[done:], start + done)
+            done += os.pwrite(entry.memory.descriptor, view[done:], start + done)
 
     def _find(self, name: str) -> _Open:
         entry = self._open.get(name)
@@ -148,3 +191,13 @@ class Regions:
         if region.offset < 0 or region.size < 0 or region.offset + region.size > entry.about.size:
             raise RegionInvalid(f"Invalid offset + byte size for shared memory region: '{region.name}'")
         return entry, entry.about.offset + region.offset
+
+
+def _most_memories() -> int:
+    """How many descriptors may be regions', so that enough are left for connections and files."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if limit == resource.RLIM_INFINITY else limit // SHARE
+
+
+def _full(name: str, why: str) -> Overloaded:
+    return Overloaded(f"shared memory region '{name}' cannot be registered: {why}")

@@ -16,7 +16,7 @@ import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
 from fake_plane import Running
-from septet.wire.shm import FOLDER, OWN
+from septet.wire.shm import FOLDER, OWN, Regions
 from serving_made import until
 
 CLIENTS = {"http": http_client, "grpc": grpc_client}
@@ -191,4 +191,15 @@ def test_what_lies_outside_is_neither_read_nor_written(
         with pytest.raises(InferenceServerException) as caught:
             talk.infer("identity", **asked)
         assert caught.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+    assert serves(talk, kind)
+
+
+def test_regions_without_end_are_refused(running: Running, talk: Any, kind: str, file: Path) -> None:
+    running.plane.regions = Regions(most=2)
+    for name in ("r", "s"):
+        talk.register_system_shared_memory(name, KEY, SIZE)
+    with pytest.raises(InferenceServerException, match="at most 2 regions") as caught:
+        talk.register_system_shared_memory("t", KEY, SIZE)
+    assert caught.value.status() in ("503", "StatusCode.RESOURCE_EXHAUSTED")
+    talk.infer("identity", **placed(kind))
     assert serves(talk, kind)

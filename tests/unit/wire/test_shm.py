@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from septet.errors import RegionExists, RegionInvalid, RegionUnknown, SeptetError
+from septet.errors import Overloaded, RegionExists, RegionInvalid, RegionUnknown, SeptetError
 from septet.request import Region
 from septet.wire.shm import FOLDER, OWN, Regions
 
@@ -143,13 +145,71 @@ def test_what_is_held_is_written_whatever_becomes_of_its_name(regions: Regions, 
 
 def test_descriptors_are_given_back(file: Path) -> None:
     regions = Regions()
-    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    before = descriptors()
     for number in range(300):
         regions.register(f"r{number}", KEY, 0, 10)
         with pytest.raises(SeptetError):
             regions.register("wrong", KEY, 0, 1000)
     held = regions.hold(Region("r7", 0, 1))
     regions.unregister()
-    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before + 1
+    assert descriptors() == before + 1
     del held
-    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+    assert descriptors() == before
+
+
+def test_names_of_the_same_memory_share_a_descriptor(file: Path) -> None:
+    regions, before = Regions(), descriptors()
+    for number in range(300):
+        regions.register(f"r{number}", KEY, 0, 10)
+    assert descriptors() == before + 1
+    file.rename(file.with_name(f"{KEY}-moved"))
+    file.write_bytes(bytes(100))
+    try:
+        regions.register("new", KEY, 0, 10)  # the same key, other memory
+        assert descriptors() == before + 2
+        assert bytes(regions.read(Region("new", 0, 3))) == bytes(3)
+        assert bytes(regions.read(Region("r0", 0, 3))) == bytes((0, 1, 2))
+    finally:
+        file.with_name(f"{KEY}-moved").unlink()
+
+
+def test_clients_may_not_take_all_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (12, 12))
+    regions = Regions(folder=tmp_path)
+    for number in range(4):
+        (tmp_path / f"m{number}").write_bytes(bytes(10))
+    for number in range(3):
+        regions.register(f"r{number}", f"m{number}", 0, 10)
+    before = descriptors()
+    with pytest.raises(Overloaded, match="at most 3 pieces"):
+        regions.register("r3", "m3", 0, 10)
+    assert descriptors() == before
+    regions.register("again", "m0", 0, 10)
+    regions.unregister("r1")
+    regions.register("r3", "m3", 0, 10)
+
+
+def test_regions_are_counted(file: Path) -> None:
+    regions = Regions(most=2)
+    for name in ("a", "b"):
+        regions.register(name, KEY, 0, 10)
+    with pytest.raises(Overloaded, match="at most 2 regions"):
+        regions.register("c", KEY, 0, 10)
+    regions.unregister("a")
+    regions.register("c", KEY, 0, 10)
+    with pytest.raises(RegionInvalid, match="name"):
+        regions.register("n" * 2000, KEY, 0, 10)
+
+
+def test_descriptors_that_ran_out_are_said(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", none_left)
+    with pytest.raises(Overloaded, match="descriptor"):
+        Regions().register("r", KEY, 0, 10)
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -120,12 +122,6 @@ def test_nobody_there_and_no_answer(url: str) -> None:
         client.infer("slow", {"INPUT0": ARRAYS[0]})
 
 
-@pytest.mark.parametrize("wrong", ["localhost:8000", "ftp://x", "http://", "http://x:99999999", "http://x/v2"])
-def test_addresses_that_are_none(wrong: str) -> None:
-    with pytest.raises(UsageError):
-        Client(wrong)
-
-
 def test_many_calls_side_by_side(url: str) -> None:
     async def ask() -> None:
         async with AsyncClient(url, connections=8) as client:
@@ -172,6 +168,77 @@ def test_an_asynchronous_client_finds_nobody(url: str) -> None:
             assert time.monotonic() - begun < 3
 
     asyncio.run(ask())
+
+
+def test_threads_may_share_a_client(url: str) -> None:
+    with Client(url) as client, ThreadPoolExecutor(8) as threads:
+        arrays = [np.full(1 + number, number, np.float32) for number in range(100)]
+        answers = threads.map(lambda array: client.infer("identity", {"INPUT0": array}), arrays)
+        for array, outputs in zip(arrays, answers, strict=True):
+            np.testing.assert_array_equal(outputs["OUTPUT0"], array)
+
+
+def test_an_interrupted_call_leaves_nothing_for_the_next(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with Client(url) as client:
+        assert client.live()
+        monkeypatch.setattr(client._session, "receive", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.infer("identity", {"INPUT0": ARRAYS[0]})
+        assert client._socket is None, "its answer is still to come there"
+        np.testing.assert_array_equal(client.infer("identity", {"INPUT0": ARRAYS[1]})["OUTPUT0"], ARRAYS[1])
+
+
+def test_both_protocols_tell_the_same(running: Running) -> None:
+    with Client(f"http://{running.http}") as http, Client(f"grpc://{running.grpc}") as grpc:
+        assert http.metadata() == grpc.metadata()
+        assert http.metadata("identity") == grpc.metadata("identity")
+        assert http.config("identity") == grpc.config("identity")
+        [told], [also] = http.statistics("identity"), grpc.statistics("identity")
+        assert told == {name: _as_told(also[name], value) for name, value in told.items()}
+
+
+def _as_told(also: object, told: object) -> object:
+    """What one said, without what the other was silent of."""
+    if isinstance(told, dict) and isinstance(also, dict):
+        return {name: _as_told(also[name], value) for name, value in told.items()}
+    return also
+
+
+@pytest.mark.parametrize("seconds", [100_000, 1e12, math.inf, 1e-9 + 20])
+def test_any_time_may_be_waited(url: str, seconds: float) -> None:
+    async def ask() -> None:
+        async with AsyncClient(url, seconds=seconds) as client:
+            assert (await client.infer("identity", {"INPUT0": ARRAYS[0]})).keys() == {"OUTPUT0"}
+
+    with Client(url, seconds=seconds) as client:
+        assert client.infer("identity", {"INPUT0": ARRAYS[0]}).keys() == {"OUTPUT0"}
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf])
+def test_times_that_are_none(seconds: float) -> None:
+    for client in (Client, AsyncClient):
+        with pytest.raises(UsageError, match="more than 0 seconds"):
+            client("grpc://localhost:1", seconds=seconds)
+    with pytest.raises(UsageError, match="connection"):
+        AsyncClient("http://localhost:1", connections=0)
+
+
+def test_what_cannot_be_sent_is_told_by_its_name(url: str) -> None:
+    with Client(url) as client:
+        for wrong in (np.zeros(2, np.complex64), np.array([1, 2], np.object_), np.zeros(2, "M8[s]")):
+            with pytest.raises(UsageError, match="input 'INPUT0'"):
+                client.infer("identity", {"INPUT0": wrong})
+        outputs = client.infer("identity", {"INPUT0": np.arange(5, dtype=">f4")})
+        np.testing.assert_array_equal(outputs["OUTPUT0"], np.arange(5, dtype=np.float32))
+        shared = client.share(1000)
+        placed = {"INPUT0": shared.put(np.arange(5, dtype=">i8"))}
+        outputs = client.infer("identity", {}, placed=placed, shared=shared)
+        np.testing.assert_array_equal(outputs["OUTPUT0"], np.arange(5))
+        client.unshare(shared)
 
 
 def test_nothing_is_left_in_shared_memory() -> None:
