@@ -343,7 +343,9 @@ def test_a_model_that_cannot_start_again_refuses_until_it_can(open_: Open, root:
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 4)))])]", "came as FP64"),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 5), np.float32))])]", r"\[5\]"),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((), np.float32))])]", "FP32"),
-        ("[object()]", "AttributeError"),
+        ("[object()]", "must be an InferenceResponse, not object"),
+        ("None", "must return a list of responses: it gave none to this request"),
+        ("[None]", "must return a list of responses: it gave none to this request"),
     ],
 )
 def test_answers_that_do_not_fit_are_errors(open_: Open, root: Path, answers: str, words: str) -> None:
@@ -354,6 +356,37 @@ def test_answers_that_do_not_fit_are_errors(open_: Open, root: Path, answers: st
         error = ask(core, "m", {"x": row(1)}).error
         assert isinstance(error, ModelFailed | InferenceFailed)
         assert re.search(words, str(error)), error
+
+
+def test_a_response_that_cannot_be_sent_fails_its_request_alone(open_: Open, root: Path) -> None:
+    wrong = {
+        "parameters={'k': [1]}": "parameters",
+        "parameters={'k': None}": "parameters",
+        "parameters={1: 'k'}": "parameters",
+        "parameters={'k': np.int64(1)}": "int64",
+        "parameters={'k': 1 << 70}": "OverflowError",
+        "parameters='[1]'": "parameters",
+        "error=pb_utils.TritonError('\\ud800')": "UnicodeEncodeError",
+        "error=pb_utils.TritonError('no', 5)": "code",
+        "[pb_utils.Tensor(None, x)]": "outputs",
+        "[pb_utils.Tensor('y', np.array([[object()]]))]": "TypeError",
+    }
+    body = f"""if x[0, 0] < {len(wrong)}:
+            wrong = {list(wrong)}[int(x[0, 0])]
+            return eval(f"pb_utils.InferenceResponse({{wrong}})", globals(), locals())
+        y = x"""
+    python(root, "m", code(body), CONFIG + "dynamic_batching { preferred_batch_size: 2 }")
+    core = open_()
+    [before] = processes()
+    for value, words in enumerate(wrong.values()):
+        answers = Answers()
+        core.submit(Request("m", {"x": row(value)}, id="wrong"), answers)
+        core.submit(Request("m", {"x": row(99)}, id="right"), answers)
+        errors = {response.id: response.error for response in answers.wait(2)}
+        assert errors["right"] is None, words
+        assert isinstance(errors["wrong"], ModelFailed), words
+        assert words in str(errors["wrong"])
+    assert processes() == [before]
 
 
 @pytest.mark.parametrize(
@@ -429,6 +462,18 @@ def test_a_model_that_answers_once_may_do_it_through_its_sender(open_: Open, roo
     answer = ask(open_(), "repeat", {"n": np.array([1], np.int32)})
     assert answer.error is None
     assert answer.outputs["x"].tolist() == [0]
+
+
+@pytest.mark.parametrize("policy", ["", "model_transaction_policy { decoupled: true }"])
+def test_a_sender_that_is_dropped_before_the_final_response_says_so(open_: Open, root: Path, policy: str) -> None:
+    source = DECOUPLED.replace("sender.send(pb_utils.Inf", "raise ValueError; sender.send(pb_utils.Inf").replace(
+        "args=(request,)", "args=(request, request.get_response_sender())"
+    )
+    python(root, "repeat", source.replace("(self, request)", "(self, request, sender)"), REPEAT + policy)
+    answer = ask(open_(), "repeat", {"n": np.array([1], np.int32)})
+    assert answer.final
+    assert isinstance(answer.error, ModelFailed)
+    assert "dropped the request's response sender" in str(answer.error)
 
 
 def test_a_decoupled_process_that_dies_fails_what_it_had(open_: Open, root: Path) -> None:

@@ -212,7 +212,7 @@ class ProcessExecutor(Executor):
         if opened is None:
             return
         if not self._decoupled:
-            opened.last = sent.response or opened.last
+            opened.last = opened.last or sent.response  # a second one is none that anybody waits for
             if sent.final:
                 self._open.pop(sent.number)
                 none = Given([], {}, "the model sent no response")

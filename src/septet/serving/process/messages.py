@@ -70,6 +70,29 @@ class Given(msgspec.Struct, array_like=True):
     code: str = "INTERNAL"
 
 
+class _Said(msgspec.Struct):
+    """What a model itself wrote into a response; its names are for the error that says where it is wrong."""
+
+    outputs: list[str]
+    parameters: Parameters
+    error: str | None
+    code: str
+
+
+_SAID = msgspec.msgpack.Decoder(_Said)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def sendable(given: Given) -> Given:
+    """`given`, where the other side can read what a model wrote into it.
+
+    Raises TypeError, ValueError, OverflowError: a message that holds it would end the process.
+    """
+    said = _Said([each.name for each in given.outputs], given.parameters, given.error, given.code)
+    _SAID.decode(_ENCODER.encode(said))
+    return given
+
+
 class Ready(msgspec.Struct, tag=True):
     """The model is initialised; `config` is JSON where it was to be completed."""
 

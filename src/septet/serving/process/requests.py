@@ -7,6 +7,8 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from septet.serving.process.caller import Caller
@@ -68,6 +70,16 @@ class InferenceRequest:
         """It came from the server, as request `number`; `send` is for its responses."""
         self._number, self._send = number, send
 
+    @property
+    def has_sender(self) -> bool:
+        """Whether the model took the response sender, and so may still answer."""
+        return self._sender is not None
+
+    def returned(self) -> None:
+        """What ``execute`` returned, or raised, is the answer: the response sender has nothing to say any more."""
+        if self._sender is not None:
+            self._sender.close()
+
     def inputs(self) -> list[Tensor]:
         """The input tensors."""
         return self._inputs
@@ -114,14 +126,15 @@ class InferenceRequest:
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the response any more."""
-        return self._number >= 0 and HOST[0].caller.cancelled(self._number)
+        return self._number >= 0 and _is_cancelled(self._number)
 
     def get_response_sender(self) -> InferenceResponseSender:
         """What sends this request's responses. Raises TritonModelException for a request of one's own."""
         if self._send is None:
             raise TritonModelException("only a request that came from the server has a response sender")
         if self._sender is None:
-            self._sender = InferenceResponseSender(self._number, self._send, self.is_cancelled)
+            # not this request's method: a circle would keep both until the next collection
+            self._sender = InferenceResponseSender(self._number, self._send, partial(_is_cancelled, self._number))
         return self._sender
 
     def exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:
@@ -156,6 +169,10 @@ class InferenceRequest:
             raise TritonModelException("the server is gone") from error
 
 
+def _is_cancelled(number: int) -> bool:
+    return HOST[0].caller.cancelled(number)
+
+
 def response_of(given: Given) -> InferenceResponse:
     """Another model's answer."""
     if given.error is not None:
@@ -166,7 +183,10 @@ def response_of(given: Given) -> InferenceResponse:
 
 
 class InferenceResponseSender:
-    """Sends any number of responses to one request, the last with ``TRITONSERVER_RESPONSE_COMPLETE_FINAL``."""
+    """Sends any number of responses to one request, the last with ``TRITONSERVER_RESPONSE_COMPLETE_FINAL``.
+
+    One that the model drops before, as a thread does that an exception ends, says so: nobody waits for ever.
+    """
 
     def __init__(self, number: int, send: Send, cancelled: Callable[[], bool]) -> None:
         self._number, self._send, self._cancelled = number, send, cancelled
@@ -188,3 +208,15 @@ class InferenceResponseSender:
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the responses any more."""
         return self._cancelled()
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        self._closed = True
+
+    def __del__(self) -> None:
+        if not self._closed:
+            with suppress(ChannelClosed):
+                self._send(self._number, InferenceResponse(error=_DROPPED), True)
+
+
+_DROPPED = TritonError("the model dropped the request's response sender before the final response")
