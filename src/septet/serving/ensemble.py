@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic_ns
 
-from septet.errors import InferenceFailed, RequestCancelled, SeptetError, Stopping, Unsupported
+from septet.errors import DeadlineExceeded, InferenceFailed, RequestCancelled, SeptetError, Stopping, Unsupported
 from septet.model_config.config import Ensembling, ModelConfig, Step
 from septet.request import Answer, Request, Response, Wanted
 from septet.serving.expiry import Expiry
@@ -96,15 +96,18 @@ class Flow:
         self._tensors: dict[str, Array] = dict(pending.request.inputs)
         self._waiting = list(ensemble.ensemble.step)
         self._running = 0
+        self._asked: list[Request] = []
         self._over = False
         self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Start every step that can run now; answer when there is nothing left to run."""
-        if self._pending.request.cancelled:
-            self._end(RequestCancelled(f"the request to '{self._ensemble.name}' was cancelled"))
+        if (gone := self._gone()) is not None:
+            self._end(gone)
             return
         with self._lock:
+            if self._over:
+                return
             ready = [step for step in self._waiting if self._tensors.keys() >= set(step.input_map.values())]
             self._waiting = [step for step in self._waiting if step not in ready]
             self._running += len(ready)
@@ -113,6 +116,15 @@ class Flow:
             self._start(step)
         if done:
             self._answer()
+
+    def _gone(self) -> SeptetError | None:
+        """Why nobody waits for the answer any more."""
+        asked = self._pending.request
+        if asked.cancelled:
+            return RequestCancelled(f"the request to '{asked.model}' was cancelled")
+        if asked.deadline is not None and asked.deadline <= monotonic_ns():
+            return DeadlineExceeded(f"the deadline passed before '{asked.model}' had run all its steps")
+        return None
 
     def _start(self, step: Step) -> None:
         asked = self._pending.request
@@ -124,7 +136,11 @@ class Flow:
             tuple(map(Wanted, step.output_map)),
             asked.parameters,
             deadline=asked.deadline,
+            part_of=asked,
         )
+        self._asked.append(request)
+        if self._over:  # another step has failed meanwhile
+            return
         self._ensemble.send(request, lambda response: self._came(step, response))
 
     def _came(self, step: Step, response: Response) -> None:
@@ -154,6 +170,8 @@ class Flow:
                 return
             self._over = True
         if error is not None:
+            for request in list(self._asked):  # nobody waits for the other steps any more
+                request.cancel()
             self._pending.fail(error)
         else:
             self._pending.succeed(outputs or {})

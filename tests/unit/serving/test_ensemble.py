@@ -3,15 +3,27 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic_ns
 
 import numpy as np
 import pytest
 
-from septet.errors import LoadFailed, ModelFailed, ModelNotReady, RequestInvalid
+from septet.errors import (
+    DeadlineExceeded,
+    LoadFailed,
+    ModelFailed,
+    ModelNotReady,
+    RequestCancelled,
+    RequestInvalid,
+    SeptetError,
+)
 from septet.model_config.rules import faults
 from septet.model_config.text import parse, write
-from septet.request import Request, Wanted
+from septet.request import Answer, Request, Response, Wanted
 from septet.serving.core import Core
+from septet.serving.ensemble import Ensemble
+from septet.serving.expiry import Expiry
+from septet.serving.signature import Signature
 from septet.wire.shm import Regions
 from serving_made import Answers, ask, model, onnx_file, row, until
 
@@ -113,6 +125,69 @@ class TritonPythonModel:
     assert isinstance(ask(core, "both", {"IN": row(1)}).error, ModelFailed)
     assert core.statistics("three")[0]["inference_count"] == 0
     assert core.statistics("both")[0]["inference_stats"]["fail"]["count"] == 1
+
+
+class Asked:
+    """An ensemble whose models are asked, and answer when the test says so."""
+
+    def __init__(self, text: str) -> None:
+        config = parse(text)
+        self.steps: dict[str, tuple[Request, Answer]] = {}
+        self.ensemble = Ensemble(
+            config, "1", Signature(config), Expiry(), self._submit, lambda model, version: True
+        )
+        self.request, self.answers = Request("both", {"IN": row(1)}), Answers()
+
+    def begin(self) -> None:
+        self.ensemble.submit(self.request, self.answers)
+
+    def answer(self, model: str, error: SeptetError | None = None) -> None:
+        request, answer = self.steps[model]
+        outputs = {} if error else {wanted.name: row(1) for wanted in request.wanted}
+        answer(Response(model, outputs=outputs, error=error))
+
+    def _submit(self, request: Request, answer: Answer) -> None:
+        self.steps[request.model] = request, answer
+
+
+def test_when_the_caller_is_gone_running_steps_are_cancelled_and_no_other_begins() -> None:
+    asked = Asked(ENSEMBLE)
+    asked.begin()
+    assert not asked.steps["two"][0].cancelled
+    asked.request.cancel()
+    assert asked.steps["two"][0].cancelled
+    asked.answer("two")
+    assert asked.steps.keys() == {"two"}
+    assert isinstance(asked.answers.responses[0].error, RequestCancelled)
+
+
+def test_no_step_begins_after_the_deadline() -> None:
+    late = Asked(ENSEMBLE)
+    late.request.deadline = monotonic_ns()
+    late.begin()
+    assert not late.steps
+    between = Asked(ENSEMBLE)
+    between.begin()
+    between.request.deadline = monotonic_ns()
+    between.answer("two")
+    assert between.steps.keys() == {"two"}
+    for asked in (late, between):
+        assert isinstance(asked.answers.responses[0].error, DeadlineExceeded)
+        assert asked.ensemble.statistics.failures["CANCELED"] == 1
+
+
+def test_where_one_step_fails_the_others_end() -> None:
+    after = (
+        'step { model_name: "four" input_map { key: "x" value: "SIX" } output_map { key: "y" value: "LAST" } }\n}'
+    )
+    asked = Asked(ENSEMBLE.rstrip().removesuffix("}") + after)
+    asked.begin()
+    asked.answer("two")
+    asked.answer("one", ModelFailed("no"))
+    assert asked.steps["three"][0].cancelled
+    asked.answer("three")
+    assert "four" not in asked.steps
+    assert [str(response.error) for response in asked.answers.responses] == ["no"]
 
 
 def test_a_configuration_comes_back_from_writing() -> None:
