@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from septet.errors import SeptetError
+from septet.errors import ModelUnknown, SeptetError
 from septet.model_config.config import ModelConfig
 from septet.model_config.platform import backend_of
 from septet.model_config.rules import faults, located, notes
@@ -15,7 +15,7 @@ from septet.serving.backends import find_file, guess_backend
 from septet.serving.complete import defaults
 from septet.serving.expiry import Expiry
 from septet.serving.loader import CONFIG, Loader, Source
-from septet.serving.process.questions import Server
+from septet.serving.process.questions import Found, Server
 from septet.serving.storage import LocalStorage, inside
 
 _COMPLETED = ("input", "output")
@@ -74,7 +74,7 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
 
 def _load(source: Source, versions: list[int]) -> list[str]:
     expiry = Expiry()
-    loader = Loader(expiry, Server(lambda request, answer: None, lambda model, version: False))
+    loader = Loader(expiry, Server(lambda request, answer: None, _nobody))
     found = []
     for version in versions:
         try:
@@ -83,6 +83,10 @@ def _load(source: Source, versions: list[int]) -> list[str]:
             found.append(_named(source.name, str(error)))
     expiry.close()
     return found
+
+
+def _nobody(model: str, version: str) -> Found:
+    raise ModelUnknown(f"'{model}' is not served")
 
 
 def _named(name: str, text: str) -> str:

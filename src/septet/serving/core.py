@@ -78,7 +78,7 @@ class Core:
             raise UsageError("models to load are named only with model control 'explicit'")
         self.regions = regions
         self._expiry = Expiry()
-        self._loader = Loader(self._expiry, Server(self.submit, self.model_ready), auto_complete=auto_complete)
+        self._loader = Loader(self._expiry, Server(self.submit, self._find), auto_complete=auto_complete)
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
         self._control = control
         self._startup = startup
@@ -239,6 +239,9 @@ class Core:
             self._poller.join()
         self._repository.close(seconds)
         self._expiry.close()
+
+    def _find(self, model: str, version: str) -> Served:
+        return self._repository.find(model, version)
 
     def _first(self) -> Sequence[str]:
         if self._control != "explicit" or "*" in self._startup:

@@ -7,18 +7,21 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from septet.devices.cpu import Cpu
 from septet.devices.device import Partition
-from septet.errors import ConfigInvalid, LoadFailed
-from septet.model_config.config import Latest, ModelConfig, VersionPolicy
+from septet.engines.model import read_onnx
+from septet.errors import ConfigInvalid, LoadFailed, SeptetError
+from septet.model_config.config import Ensembling, Latest, ModelConfig, Step, VersionPolicy
+from septet.model_config.ensemble import misfits
 from septet.model_config.platform import backend_of
-from septet.model_config.rules import located, notes, require
+from septet.model_config.rules import faults, located, notes, require
 from septet.model_config.text import read
 from septet.serving.backends import find_file, guess_backend, has_batches, open_engine
 from septet.serving.complete import defaults, from_file, require_match
-from septet.serving.ensemble import Ensemble
+from septet.serving.ensemble import Ensemble, version_of
 from septet.serving.executor import EngineExecutor, Executor
 from septet.serving.expiry import Expiry
 from septet.serving.gather import Gather
@@ -44,6 +47,10 @@ class Source:
     folder: Path
     override: ModelConfig | None = None
 
+    def beside(self, name: str) -> Source:
+        """Another model of the same repository."""
+        return Source(name, self.folder.parent / name)
+
     def config(self) -> tuple[ModelConfig, str]:
         """What is said of the model, and the text it was read from. Raises ConfigInvalid."""
         path = self.folder / CONFIG
@@ -57,6 +64,22 @@ class Source:
             raise ConfigInvalid(f"{CONFIG}: name: '{config.name}' is not the folder's name, '{self.name}'")
         return replace(config, name=self.name), text
 
+    def described(self, version: str = "") -> ModelConfig | None:
+        """The configuration as loading `version`, or the highest, completes it; ``None`` where only that tells."""
+        try:
+            config, _ = self.config()
+            folder = inside(self.folder / (version or str(self.versions(config)[-1])), self.folder)
+            if not (config.backend or config.platform):
+                config = replace(config, backend=guess_backend(folder))
+            path = find_file(config, folder)
+            if path is not None:
+                config = _completed(config, inside(path, self.folder))
+        except (SeptetError, OSError):
+            return None
+        if config.ensemble_scheduling is None:
+            config = defaults(config)
+        return None if any(faults(config)) else config
+
     def versions(self, config: ModelConfig) -> list[int]:
         """The versions to be served, in ascending order. Raises LoadFailed where there is none."""
         there = [int(each.name) for each in self.folder.iterdir() if each.is_dir() and _is_version(each.name)]
@@ -64,6 +87,15 @@ class Source:
         if not chosen:
             raise LoadFailed(f"'{self.name}' has no version to serve; folders of versions have numbers for names")
         return chosen
+
+
+def _completed(config: ModelConfig, path: Path) -> ModelConfig:
+    """`config` with what the model's file says; without anything, where that would have to be loaded."""
+    if path.suffix == ".onnx":
+        file = read_onnx(path)
+        return from_file(config, file.inputs, file.outputs)
+    silent = path.suffix == ".py" and b"auto_complete_config" not in path.read_bytes()
+    return config if silent or config.max_batch_size else replace(config, input=(), output=())
 
 
 def _is_version(name: str) -> bool:
@@ -133,11 +165,19 @@ class Loader:
     def _ensemble(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version that is made of other models."""
         require(config, text)
+        for fault in misfits(config, config.ensemble_scheduling or Ensembling(), partial(self._described, source)):
+            raise ConfigInvalid(located(fault, text, CONFIG))
         config = replace(config, version_policy=config.version_policy or VersionPolicy(latest=Latest()))
-        server = self._server
-        made = Ensemble(config, folder.name, Signature(config), self._expiry, server.submit, server.is_ready)
+        made = Ensemble(config, folder.name, Signature(config), self._expiry, self._server)
         made.labels = _labels(config, source.folder)
         return made
+
+    def _described(self, ensemble: Source, step: Step) -> ModelConfig | None:
+        """A step's model as it is served, or as it lies beside the ensemble."""
+        try:
+            return self._server.find(step.model_name, version_of(step)).config
+        except SeptetError:
+            return ensemble.beside(step.model_name).described(version_of(step))
 
     def _python(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version whose instances are processes with the model's own code."""

@@ -13,16 +13,20 @@ from septet.errors import (
     LoadFailed,
     ModelFailed,
     ModelNotReady,
+    ModelUnknown,
     RequestCancelled,
     RequestInvalid,
     SeptetError,
 )
+from septet.model_config.ensemble import misfits
+from septet.model_config.fault import Fault
 from septet.model_config.rules import faults
 from septet.model_config.text import parse, write
 from septet.request import Answer, Request, Response, Wanted
 from septet.serving.core import Core
 from septet.serving.ensemble import Ensemble
 from septet.serving.expiry import Expiry
+from septet.serving.process.questions import Found, Server
 from septet.serving.signature import Signature
 from septet.wire.shm import Regions
 from serving_made import Answers, ask, model, onnx_file, row, until
@@ -133,9 +137,7 @@ class Asked:
     def __init__(self, text: str) -> None:
         config = parse(text)
         self.steps: dict[str, tuple[Request, Answer]] = {}
-        self.ensemble = Ensemble(
-            config, "1", Signature(config), Expiry(), self._submit, lambda model, version: True
-        )
+        self.ensemble = Ensemble(config, "1", Signature(config), Expiry(), Server(self._submit, self._find))
         self.request, self.answers = Request("both", {"IN": row(1)}), Answers()
 
     def begin(self) -> None:
@@ -145,6 +147,9 @@ class Asked:
         request, answer = self.steps[model]
         outputs = {} if error else {wanted.name: row(1) for wanted in request.wanted}
         answer(Response(model, outputs=outputs, error=error))
+
+    def _find(self, model: str, version: str) -> Found:
+        raise ModelUnknown(model)
 
     def _submit(self, request: Request, answer: Answer) -> None:
         self.steps[request.model] = request, answer
@@ -199,6 +204,7 @@ def test_a_configuration_comes_back_from_writing() -> None:
     [
         ('value: "IN"', 'value: "nowhere"', "ensemble_scheduling.step[1].input_map", "nothing makes 'nowhere'"),
         ('value: "IN"', 'value: "SIX"', "ensemble_scheduling.step[0].input_map", "waits for itself"),
+        ('value: "IN"', 'value: "TWICE"', "input[0].name", "no step takes 'IN'"),
         ('value: "SIX"', 'value: "five"', "output[1].name", "no step makes 'SIX'"),
         ('value: "SIX"', 'value: "TWICE"', "ensemble_scheduling.step[2].output_map", "made twice"),
         ('"one"', '"both"', "ensemble_scheduling.step[2].model_name", "itself"),
@@ -215,6 +221,89 @@ def test_a_configuration_comes_back_from_writing() -> None:
 def test_every_rule_of_ensembles_is_told(old: str, new: str, field: str, words: str) -> None:
     found = list(faults(parse(ENSEMBLE.replace(old, new))))
     assert any(fault.field == field and words in fault.text for fault in found), found
+
+
+MODEL = """
+name: "NAME" backend: "null" max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 4 } output { name: "y" data_type: TYPE_FP32 dims: -1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        (
+            'key: "x" value: "IN"',
+            'key: "z" value: "IN"',
+            "step[1].input_map",
+            "'two' has no input 'z'; it has 'x'",
+        ),
+        (
+            'key: "x" value: "IN"',
+            'key: "z" value: "IN"',
+            "step[1].input_map",
+            "mapped to input 'x' of model 'two'",
+        ),
+        ('key: "y" value: "SIX"', 'key: "z" value: "SIX"', "step[0].output_map", "'three' has no output 'z'"),
+        ("max_batch_size: 4", "max_batch_size: 9", "step[0].model_name", "'three' takes batches of at most 8"),
+        ('"two"', '"whole"', "step[1].model_name", "'whole' takes no batches"),
+        ('"two"', '"int8"', "step[1].input_map", "'IN' is TYPE_FP32 [-1, 4] in ensemble 'both', but input 'x' is"),
+        (
+            '"two"',
+            '"int8"',
+            "step[0].input_map",
+            "is TYPE_INT8 [-1, -1] in model 'int8', but input 'x' is TYPE_FP32",
+        ),
+        ('"two"', '"flat"', "step[1].input_map", "but input 'x' is TYPE_FP32 [-1, 5] in model 'flat'"),
+        ('"three"', '"int8"', "output[1]", "'SIX' is TYPE_FP32 [-1, 4] in ensemble 'both', TYPE_INT8 [-1, -1] in"),
+        ('"two"', '"circle"', "step[1].model_name", "'both' is itself a part of ensemble 'circle'"),
+    ],
+)
+def test_every_misfit_is_told(old: str, new: str, field: str, words: str) -> None:
+    models = {name: parse(MODEL.replace("NAME", name)) for name in ("one", "two", "three")} | {
+        "whole": parse(
+            MODEL.replace("NAME", "whole").replace("max_batch_size: 8", "").replace("dims: 4", "dims: [ -1, 4 ]")
+        ),
+        "int8": parse(MODEL.replace("NAME", "int8").replace("FP32", "INT8")),
+        "flat": parse(MODEL.replace("NAME", "flat").replace("dims: 4", "dims: 5")),
+        "circle": parse(ENSEMBLE.replace('"both"', '"circle"').replace('"one"', '"both"')),
+    }
+
+    def found(text: str) -> list[Fault]:
+        config = parse(text)
+        assert config.ensemble_scheduling is not None
+        return list(misfits(config, config.ensemble_scheduling, lambda step: models.get(step.model_name)))
+
+    assert found(ENSEMBLE) == []
+    assert found(ENSEMBLE.replace('"three"', '"unknown"')) == []
+    told = found(ENSEMBLE.replace(old, new))
+    assert any(fault.field.endswith(field) and words in fault.text for fault in told), told
+
+
+def test_what_fits_only_the_models_there_were_is_not_served(open_: Open, tmp_path: Path) -> None:
+    core = open_(control="explicit", startup=["*"])
+    onnx_file(tmp_path / "three" / "1" / "model.onnx", 3, batch=2)  # the batch is a dimension like others now
+    core.load("three", {})
+    assert not core.model_ready("both")
+    assert "'three' takes no batches" in str(core.index(False))
+    assert "'three' takes no batches" in str(ask(core, "both", {"IN": row(1)}).error)
+    onnx_file(tmp_path / "three" / "1" / "model.onnx", 3)
+    core.load("three", {})
+    assert ask(core, "both", {"IN": row(1)}).error is None
+
+
+@pytest.mark.parametrize("config", [None, "", 'backend: "openvino"'])
+def test_an_ensemble_that_does_not_fit_its_models_does_not_load(
+    open_: Open, tmp_path: Path, config: str | None
+) -> None:
+    if config is not None:
+        (tmp_path / "two" / "config.pbtxt").write_text(config)
+    (tmp_path / "both" / "config.pbtxt").write_text(
+        ENSEMBLE.replace('key: "x" value: "IN"', 'key: "z" value: "IN"')
+    )
+    words = r"line 10: ensemble_scheduling\.step\[1\]\.input_map: model 'two' has no input 'z'; it has 'x'"
+    with pytest.raises(LoadFailed, match=words):
+        open_(control="explicit", startup=["both"])
 
 
 def test_a_wrong_ensemble_does_not_load(open_: Open, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from septet.errors import RequestInvalid, SeptetError
+from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request, Response, Wanted
 from septet.serving.process.channel import ChannelClosed
 from septet.serving.process.messages import Asked, Call, Called, FromCaller, Given, Reply, pack, unpack
@@ -17,12 +19,30 @@ from septet.serving.process.process import Process
 _LOG = logging.getLogger("septet.serving")
 
 
+class Found(Protocol):
+    """A version of a model that is served."""
+
+    config: ModelConfig
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer at this moment."""
+        ...
+
+
 @dataclass(frozen=True)
 class Server:
-    """The server's ways in: `submit` takes a request, `is_ready` knows a model and a version."""
+    """The server's ways in: `submit` takes a request; `find` knows a version of a model, or raises SeptetError."""
 
     submit: Callable[[Request, Answer], None]
-    is_ready: Callable[[str, str], bool]
+    find: Callable[[str, str], Found]
+
+    def is_ready(self, model: str, version: str) -> bool:
+        """Whether a version is there, and can answer at this moment."""
+        try:
+            return self.find(model, version).ready
+        except SeptetError:
+            return False
 
     def asked(self, asked: FromCaller, process: Process, cancelled: Callable[[int], bool]) -> None:
         """Answer a question, now or when the other model does."""
@@ -30,13 +50,8 @@ class Server:
             self._call(asked, process)
             return
         with suppress(ChannelClosed):
-            process.calls.send(Reply(asked.call, self._ready(asked) if asked.model else cancelled(asked.number)))
-
-    def _ready(self, asked: FromCaller) -> bool:
-        try:
-            return not isinstance(asked, Call) and self.is_ready(asked.model, asked.version)
-        except SeptetError:
-            return False
+            yes = self.is_ready(asked.model, asked.version) if asked.model else cancelled(asked.number)
+            process.calls.send(Reply(asked.call, yes))
 
     def _call(self, call: Call, process: Process) -> None:
         def answer(response: Response) -> None:
