@@ -9,13 +9,17 @@ from pathlib import Path
 
 from septet.errors import ModelUnknown, SeptetError
 from septet.model_config.config import ModelConfig
+from septet.model_config.ensemble import misfits
+from septet.model_config.fault import Fault
 from septet.model_config.platform import backend_of
 from septet.model_config.rules import faults, located, notes
-from septet.serving.backends import find_file, guess_backend
+from septet.serving.backends import find_file, guess_backend, require_engine
 from septet.serving.complete import defaults
+from septet.serving.ensemble import version_of
 from septet.serving.expiry import Expiry
-from septet.serving.loader import CONFIG, Loader, Source
+from septet.serving.loader import CONFIG, Loader, Source, labels_of
 from septet.serving.process.questions import Found, Server
+from septet.serving.process.setup import isolated, limits_of
 from septet.serving.storage import LocalStorage, inside
 
 _COMPLETED = ("input", "output")
@@ -54,22 +58,49 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
             where = inside(source.folder / str(version), source.folder)
             if not (config.backend or config.platform):
                 config = replace(config, backend=guess_backend(where))
-            path = find_file(config, where)
-            if path is not None:
-                inside(path, source.folder)
+            find_file(config, where, source.folder)
         except SeptetError as error:
             found.append(str(error))
-    found += [
-        _named(source.name, located(fault, text, CONFIG))
-        for fault in faults(config if config.ensemble_scheduling is not None else defaults(config))
-        if not (fault.field in _COMPLETED and not getattr(config, fault.field))
-        and not ("not said" in fault.text and fault.field.endswith("data_type"))
-        and not (fault.field.endswith("dims") and "needs dims" in fault.text)
-    ]
+    found += [_named(source.name, located(fault, text, CONFIG)) for fault in _faults(source, config)]
+    found += [_named(source.name, error) for error in _errors(source, config, text)]
     if load and not found:
         found += _load(source, versions)
-    remarks = tuple(_named(source.name, located(note, text, CONFIG)) for note in notes(config))
-    return Checked(source.name, backend_of(config), tuple(versions), tuple(found), remarks)
+    remarks = [_named(source.name, located(note, text, CONFIG)) for note in notes(config)]
+    remarks += [f"{source.name}: {remark}" for remark in source.passed_over(config)]
+    return Checked(source.name, backend_of(config), tuple(versions), tuple(found), tuple(remarks))
+
+
+def _faults(source: Source, config: ModelConfig) -> Iterator[Fault]:
+    """What is wrong with a configuration, but for what the model's file completes."""
+    ensemble = config.ensemble_scheduling
+    if ensemble is not None:
+        yield from faults(config)
+        for index, step in enumerate(ensemble.step):
+            if step.model_name and not source.beside(step.model_name).folder.is_dir():
+                field = f"ensemble_scheduling.step[{index}].model_name"
+                yield Fault(field, f"this repository has no model {step.model_name!r}")
+        find = lambda step: source.beside(step.model_name).described(version_of(step))  # noqa: E731
+        yield from misfits(config, ensemble, find)
+        return
+    for fault in faults(defaults(config)):
+        completed = fault.field in _COMPLETED and not getattr(config, fault.field)
+        unsaid = fault.field.endswith("data_type") and "not said" in fault.text
+        if not (completed or unsaid or (fault.field.endswith("dims") and "needs dims" in fault.text)):
+            yield fault
+
+
+def _errors(source: Source, config: ModelConfig, text: str) -> Iterator[str]:
+    """What loading would raise before it opens the model."""
+    for look in (
+        lambda: labels_of(config, source.folder, text),
+        lambda: limits_of(config),
+        lambda: isolated(config),
+        lambda: require_engine(config),
+    ):
+        try:
+            look()
+        except SeptetError as error:
+            yield str(error)
 
 
 def _load(source: Source, versions: list[int]) -> list[str]:

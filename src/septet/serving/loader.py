@@ -13,9 +13,10 @@ from pathlib import Path
 from septet.devices.cpu import Cpu
 from septet.devices.device import Partition
 from septet.engines.model import read_onnx
-from septet.errors import ConfigInvalid, LoadFailed, SeptetError
+from septet.errors import ConfigInvalid, LoadFailed, RequestInvalid, SeptetError
 from septet.model_config.config import Ensembling, Latest, ModelConfig, Step, VersionPolicy
 from septet.model_config.ensemble import misfits
+from septet.model_config.fault import Fault
 from septet.model_config.platform import backend_of
 from septet.model_config.rules import faults, located, notes, require
 from septet.model_config.text import read
@@ -71,9 +72,9 @@ class Source:
             folder = inside(self.folder / (version or str(self.versions(config)[-1])), self.folder)
             if not (config.backend or config.platform):
                 config = replace(config, backend=guess_backend(folder))
-            path = find_file(config, folder)
+            path = find_file(config, folder, self.folder)
             if path is not None:
-                config = _completed(config, inside(path, self.folder))
+                config = _completed(config, path)
         except (SeptetError, OSError):
             return None
         if config.ensemble_scheduling is None:
@@ -82,11 +83,28 @@ class Source:
 
     def versions(self, config: ModelConfig) -> list[int]:
         """The versions to be served, in ascending order. Raises LoadFailed where there is none."""
-        there = [int(each.name) for each in self.folder.iterdir() if each.is_dir() and _is_version(each.name)]
+        there = [int(name) for name in self._folders() if _is_version(name)]
         chosen = (config.version_policy or VersionPolicy()).choose(there)
         if not chosen:
-            raise LoadFailed(f"'{self.name}' has no version to serve; folders of versions have numbers for names")
+            raise LoadFailed(
+                f"'{self.name}' has no version to serve; folders of versions have numbers for names, "
+                "from 1 on and without leading zeros"
+            )
         return chosen
+
+    def passed_over(self, config: ModelConfig) -> list[str]:
+        """Sentences on folders that only look like versions, and on versions that are asked for and not there."""
+        names = self._folders()
+        policy = config.version_policy
+        asked = policy.specific.versions if policy is not None and policy.specific is not None else ()
+        return [
+            f"'{name}' is no version: their folders have numbers from 1 on, without leading zeros, for names"
+            for name in names
+            if name.isdecimal() and not _is_version(name)
+        ] + [f"version {version} is asked for and not there" for version in asked if str(version) not in names]
+
+    def _folders(self) -> list[str]:
+        return sorted(each.name for each in self.folder.iterdir() if each.is_dir())
 
 
 def _completed(config: ModelConfig, path: Path) -> ModelConfig:
@@ -123,16 +141,21 @@ class Loader:
             require(config, text)
         for note in notes(config):
             _LOG.warning("'%s': %s", source.name, located(note, text, CONFIG))
+        for remark in source.passed_over(config):
+            _LOG.warning("'%s': %s", source.name, remark)
         makers = {"python": self._python, "ensemble": self._ensemble}
         served = makers.get(backend_of(config), self._engines)(source, config, text, folder)
+        try:
+            served.labels = labels_of(served.config, source.folder, text)
+        except BaseException:
+            served.close()
+            raise
         served.load_seconds = time.monotonic() - began
         return served
 
     def _engines(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version whose instances are engines: the first one's file completes the configuration."""
-        path = find_file(config, folder)
-        if path is not None:
-            inside(path, source.folder)
+        path = find_file(config, folder, source.folder)
         shares = self._shares(config)
         engine = open_engine(config, path, shares[0])
         try:
@@ -168,9 +191,7 @@ class Loader:
         for fault in misfits(config, config.ensemble_scheduling or Ensembling(), partial(self._described, source)):
             raise ConfigInvalid(located(fault, text, CONFIG))
         config = replace(config, version_policy=config.version_policy or VersionPolicy(latest=Latest()))
-        made = Ensemble(config, folder.name, Signature(config), self._expiry, self._server)
-        made.labels = _labels(config, source.folder)
-        return made
+        return Ensemble(config, folder.name, Signature(config), self._expiry, self._server)
 
     def _described(self, ensemble: Source, step: Step) -> ModelConfig | None:
         """A step's model as it is served, or as it lies beside the ensemble."""
@@ -181,9 +202,9 @@ class Loader:
 
     def _python(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version whose instances are processes with the model's own code."""
-        path = find_file(config, folder)
+        path = find_file(config, folder, source.folder)
         assert path is not None
-        file = inside(path, source.folder)
+        file = path.resolve()
         if self._auto_complete and b"auto_complete_config" in file.read_bytes():
             config = completed(config, file, self._partition.cores)
         config = defaults(config, path.name)
@@ -204,7 +225,6 @@ class Loader:
     def _staff(self, source: Source, served: Served, opens: Sequence[Open]) -> Served:
         """`served` with its instances, each warmed up."""
         config = served.config
-        served.labels = _labels(config, source.folder)
 
         def warmed(open_: Open) -> Open:
             def opened() -> Executor:
@@ -244,14 +264,17 @@ class Loader:
         ]
 
 
-def _labels(config: ModelConfig, folder: Path) -> dict[str, tuple[str, ...]]:
+def labels_of(config: ModelConfig, folder: Path, text: str) -> dict[str, tuple[str, ...]]:
+    """The labels of every output that has some. Raises ConfigInvalid, at the line of `text`."""
     found = {}
-    for output in config.output:
+    for index, output in enumerate(config.output):
         if output.label_filename:
-            path = inside(folder / relative(output.label_filename), folder)
             try:
+                path = inside(folder / relative(output.label_filename), folder)
                 lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigInvalid(f"label file '{output.label_filename}' is not readable") from error
+            except (OSError, UnicodeDecodeError, RequestInvalid) as error:
+                wrong = f"label file {output.label_filename!r} is not readable"
+                fault = Fault(f"output[{index}].label_filename", wrong)
+                raise ConfigInvalid(located(fault, text, CONFIG)) from error
             found[output.name] = tuple(line.strip() for line in lines if line.strip())
     return found
