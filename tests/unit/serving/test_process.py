@@ -338,7 +338,7 @@ def test_a_model_that_cannot_start_again_refuses_until_it_can(open_: Open, root:
         ("3", "list of 1 responses, not int"),
         (
             "[pb_utils.InferenceResponse([pb_utils.Tensor('z', np.zeros((1, 4), np.float32))])]",
-            "'z' that it is not",
+            "no output 'y', but 'z', which it is not said to have",
         ),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 4)))])]", "came as FP64"),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 5), np.float32))])]", r"\[5\]"),
@@ -356,6 +356,14 @@ def test_answers_that_do_not_fit_are_errors(open_: Open, root: Path, answers: st
         error = ask(core, "m", {"x": row(1)}).error
         assert isinstance(error, ModelFailed | InferenceFailed)
         assert re.search(words, str(error)), error
+
+
+def test_outputs_that_nobody_asked_for_are_dropped(open_: Open, root: Path) -> None:
+    source = code("y = x").replace('[pb_utils.Tensor("y", y)]', '[pb_utils.Tensor(name, y) for name in "zyx"]')
+    python(root, "m", source)
+    answer = ask(open_(), "m", {"x": row(1)})
+    assert answer.error is None
+    assert answer.outputs.keys() == {"y"}
 
 
 def test_a_response_that_cannot_be_sent_fails_its_request_alone(open_: Open, root: Path) -> None:

@@ -243,17 +243,22 @@ class ProcessExecutor(Executor):
         opened.statistics.executed([opened.pending], Phases(opened.begin, opened.infer, now, now))
 
     def _outputs(self, given: Given, pending: Pending, arena: Arena | None) -> dict[str, Array]:
-        """A response's tensors. Raises ModelFailed, InferenceFailed (not what the model is said to give)."""
+        """A response's tensors, without those that the model is not said to have, as in Triton.
+
+        Raises ModelFailed, InferenceFailed (not what the model is said to give; such a tensor in another's place).
+        """
         if given.error is not None:
             raise ModelFailed(
                 given.error, Status[given.code] if given.code in Status.__members__ else Status.INTERNAL
             )
         outputs: dict[str, Array] = {}
         wanted = {each.name for each in pending.request.wanted} if pending.request.wanted else _NONE
+        unknown = ""
         for packed in given.outputs:
             slot = self._signature.outputs.get(packed.name)
             if slot is None:
-                raise InferenceFailed(f"the model gave an output '{packed.name}' that it is not said to have")
+                unknown = f", but '{packed.name}', which it is not said to have"
+                continue
             try:
                 array = unpack(packed, arena)
             except ValueError as error:
@@ -270,8 +275,9 @@ class ProcessExecutor(Executor):
                 )
             if not wanted or slot.name in wanted:
                 outputs[slot.name] = array
-        if wanted and (missing := wanted - outputs.keys()):
-            raise InferenceFailed(f"the model gave no output '{min(missing)}'")
+        expected = wanted or (self._signature.outputs.keys() if unknown else _NONE)
+        if missing := expected - outputs.keys():
+            raise InferenceFailed(f"the model gave no output '{min(missing)}'{unknown}")
         return outputs
 
     def _listen(self) -> None:
