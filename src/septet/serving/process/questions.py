@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from septet.errors import RequestInvalid, SeptetError
 from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request, Response, Wanted
-from septet.serving.process.channel import ChannelClosed
 from septet.serving.process.messages import Asked, Call, Called, FromCaller, Given, Reply, pack, unpack
 from septet.serving.process.process import Process
 
@@ -48,15 +46,13 @@ class Server:
         """Answer a question, now or when the other model does."""
         if isinstance(asked, Call):
             self._call(asked, process)
-            return
-        with suppress(ChannelClosed):
+        else:
             yes = self.is_ready(asked.model, asked.version) if asked.model else cancelled(asked.number)
-            process.calls.send(Reply(asked.call, yes))
+            process.answers.send(Reply(asked.call, yes))
 
     def _call(self, call: Call, process: Process) -> None:
         def answer(response: Response) -> None:
-            with suppress(ChannelClosed):  # the model that asked is gone
-                process.calls.send(Called(call.call, _given(response), response.final))
+            process.answers.send(Called(call.call, _given(response), response.final))
 
         try:
             request = _request(call.request)
