@@ -78,7 +78,8 @@ class Core:
             raise UsageError("models to load are named only with model control 'explicit'")
         self.regions = regions
         self._expiry = Expiry()
-        self._loader = Loader(self._expiry, Server(self.submit, self._find), auto_complete=auto_complete)
+        self._server = Server(self.submit, self._find)
+        self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete)
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
         self._control = control
         self._startup = startup
@@ -229,7 +230,7 @@ class Core:
 
     def metrics_text(self) -> str:
         """Metrics in Prometheus' text format."""
-        return page(describe.families(self._repository.every()))
+        return page([*describe.families(self._repository.every()), *self._server.registry.families()])
 
     def close(self, seconds: float) -> None:
         """Take no more work, finish what is queued within `seconds`, put the instances away."""

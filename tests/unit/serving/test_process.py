@@ -511,6 +511,21 @@ def test_a_model_asks_another_and_knows_who_is_ready(open_: Open, root: Path) ->
     assert "'nobody' is not found" in str(ask(core, "asker", {"x": row(0)}).error)
 
 
+def test_metrics_of_all_instances_of_a_model_are_one_on_the_servers_page(open_: Open, root: Path) -> None:
+    source = code("self.seen.increment(int(x[0, 0])); y = x * 0 + self.seen.value()").replace(
+        "self.args = args",
+        """family = pb_utils.MetricFamily(name="seen", description="Seen", kind=pb_utils.MetricFamily.COUNTER)
+        self.seen = family.Metric(labels={"model": "m"})""",
+    )
+    python(root, "m", source, CONFIG + "instance_group { count: 2 }")
+    core = open_(control="explicit", startup=["m"])
+    answers = [ask(core, "m", {"x": row(value)}).outputs["y"][0, 0] for value in (1, 2, 3)]
+    assert answers == [1, 3, 6]
+    assert '# HELP seen Seen\n# TYPE seen counter\nseen{model="m"} 6\n' in core.metrics_text()
+    core.unload("m", False)
+    until(lambda: "seen" not in core.metrics_text())
+
+
 def test_a_model_learns_that_nobody_waits_any_more(open_: Open, root: Path, tmp_path: Path) -> None:
     body = f"""open({str(tmp_path / "began")!r}, "w").close()
         while not request.is_cancelled(): time.sleep(0.01)

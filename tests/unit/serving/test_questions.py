@@ -13,6 +13,7 @@ from septet.serving.process.channel import Channel
 from septet.serving.process.messages import Asked, Call, Called, ToCaller
 from septet.serving.process.outbox import Outbox
 from septet.serving.process.questions import Found, Server
+from septet.serving.registry import Registry, Share
 
 COUNT = 20
 
@@ -28,8 +29,9 @@ def test_a_model_that_does_not_read_its_answers_holds_up_nobody() -> None:
     def ask() -> None:
         for number in range(COUNT):
             call = Call(number, Asked(-1, "m", "", str(number), [], [], {}))
-            Server(submit, nobody).asked(call, process, lambda number: False)  # type: ignore[arg-type]
+            Server(submit, nobody).asked(call, process, lambda number: False, share)  # type: ignore[arg-type]
 
+    share = Share(Registry())
     ours, theirs = socket.socketpair()
     channel: Channel[ToCaller, object] = Channel(ours, object)
     process = SimpleNamespace(answers=Outbox(channel, "answers"))

@@ -30,6 +30,7 @@ from septet.serving.process.messages import (
 )
 from septet.serving.process.process import Process
 from septet.serving.process.questions import Server
+from septet.serving.registry import Share
 from septet.serving.signature import Signature
 from septet.serving.statistics import Phases, Statistics
 from septet.tensor import KSERVE_NAMES, Array
@@ -84,8 +85,12 @@ class ProcessExecutor(Executor):
         self._dead = threading.Event()
         self._changed = threading.Condition()
         self._on_death: Callable[[], None] = lambda: None
+        self._share = Share(server.registry)
         self._process = Process(
-            cores, lambda asked, process: server.asked(asked, process, self._cancelled), self._died, limits.memory
+            cores,
+            lambda asked, process: server.asked(asked, process, self._cancelled, self._share),
+            self._died,
+            limits.memory,
         )
         self._process.set_up(setup, limits.start)
         self._ends: queue.SimpleQueue[Done | Failed | None] = queue.SimpleQueue()
@@ -307,6 +312,7 @@ class ProcessExecutor(Executor):
         return opened is None or opened.pending.request.cancelled
 
     def _died(self) -> None:
+        self._share.close()
         self._dead.set()
         self._notify()
         self._on_death()

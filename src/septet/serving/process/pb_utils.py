@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from septet.serving.process.completion import ModelConfig
+from septet.serving.process.metrics import Metric, MetricFamily
 from septet.serving.process.requests import (
     HOST,
     TRITONSERVER_REQUEST_FLAG_SEQUENCE_END,
@@ -47,6 +48,8 @@ __all__ = [
     "InferenceResponse",
     "InferenceResponseSender",
     "Logger",
+    "Metric",
+    "MetricFamily",
     "ModelConfig",
     "PreferredMemory",
     "Tensor",

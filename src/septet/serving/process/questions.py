@@ -1,18 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model in a process may ask its server: other models, and whether somebody still waits."""
+"""What a model in a process may ask its server: other models, metrics, and whether somebody still waits."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from septet.errors import RequestInvalid, SeptetError
 from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request, Response, Wanted
-from septet.serving.process.messages import Asked, Call, Called, FromCaller, Given, Reply, pack, unpack
+from septet.serving.process.messages import (
+    Asked,
+    Call,
+    Called,
+    FromCaller,
+    Given,
+    NewMetric,
+    Question,
+    ReadMetric,
+    Reply,
+    Told,
+    Update,
+    pack,
+    unpack,
+)
 from septet.serving.process.process import Process
+from septet.serving.registry import Registry, Share
 
 _LOG = logging.getLogger("septet.serving")
 
@@ -34,6 +49,8 @@ class Server:
 
     submit: Callable[[Request, Answer], None]
     find: Callable[[str, str], Found]
+    registry: Registry = field(default_factory=Registry)
+    """The metrics that models define."""
 
     def is_ready(self, model: str, version: str) -> bool:
         """Whether a version is there, and can answer at this moment."""
@@ -42,13 +59,19 @@ class Server:
         except SeptetError:
             return False
 
-    def asked(self, asked: FromCaller, process: Process, cancelled: Callable[[int], bool]) -> None:
-        """Answer a question, now or when the other model does."""
+    def asked(self, asked: FromCaller, process: Process, cancelled: Callable[[int], bool], share: Share) -> None:
+        """Answer a question, now or when the other model does; `share` are the metrics of the process."""
         if isinstance(asked, Call):
             self._call(asked, process)
-        else:
+        elif isinstance(asked, Question):
             yes = self.is_ready(asked.model, asked.version) if asked.model else cancelled(asked.number)
             process.answers.send(Reply(asked.call, yes))
+        elif isinstance(asked, Update):
+            share.update(asked.metric, asked.value, add=asked.add)
+        elif isinstance(asked, ReadMetric):
+            process.answers.send(Told(asked.call, share.read(asked.metric)))
+        else:
+            process.answers.send(Told(asked.call, error=_define(asked, share)))
 
     def _call(self, call: Call, process: Process) -> None:
         def answer(response: Response) -> None:
@@ -62,6 +85,15 @@ class Server:
             self.submit(request, answer)
 
 
+def _define(new: NewMetric, share: Share) -> str:
+    """Why a model cannot have a metric, or empty."""
+    try:
+        share.hold(new.metric, new.name, new.kind, new.help, new.labels, new.buckets)
+    except RequestInvalid as error:
+        return str(error)
+    return ""
+
+
 def _request(asked: Asked) -> Request:
     try:
         inputs = {each.name: unpack(each, None) for each in asked.inputs}
@@ -71,7 +103,7 @@ def _request(asked: Asked) -> Request:
     if asked.timeout:
         parameters["timeout"] = asked.timeout
     wanted = tuple(Wanted(name) for name in asked.wanted)
-    return Request(asked.model, inputs, asked.version, asked.id, wanted, parameters)
+    return Request(asked.model, inputs, asked.version, asked.id, wanted, parameters, deadline=asked.deadline)
 
 
 def _given(response: Response) -> Given:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from time import monotonic_ns
 from typing import Any, Protocol
 
 from septet.serving.process.caller import Caller
@@ -137,16 +138,19 @@ class InferenceRequest:
             self._sender = InferenceResponseSender(self._number, self._send, partial(_is_cancelled, self._number))
         return self._sender
 
-    def exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:
-        """Ask the model and wait: its response, or with `decoupled` an iterator of responses."""
-        answers = self._answers()
+    def exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
+        """Ask the model and wait: its response, or with `decoupled` an iterator of responses.
+
+        What takes longer than `execution_timeout`, in ns (-1 is for ever), is an error.
+        """
+        answers = self._answers(None if execution_timeout < 0 else monotonic_ns() + int(execution_timeout))
         return answers if decoupled else next(answers, InferenceResponse())
 
-    async def async_exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:
+    async def async_exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
         """The same without holding up other coroutines."""
-        return await asyncio.to_thread(self.exec, decoupled)
+        return await asyncio.to_thread(self.exec, decoupled, execution_timeout)
 
-    def _answers(self) -> Iterator[InferenceResponse]:
+    def _answers(self, deadline: int | None) -> Iterator[InferenceResponse]:
         parameters = dict(self._parameters)
         if self._correlation:
             parameters["sequence_id"] = self._correlation
@@ -161,6 +165,7 @@ class InferenceRequest:
             self._wanted,
             parameters,
             self._timeout,
+            deadline,
         )
         try:
             for given in HOST[0].caller.call(asked):
