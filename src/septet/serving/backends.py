@@ -13,7 +13,7 @@ from septet.errors import ConfigInvalid, ModelNotFound
 from septet.model_config.config import ModelConfig
 from septet.model_config.platform import backend_of, backend_of_file, files_of
 from septet.serving.echo import echo_engine
-from septet.serving.storage import inside, relative
+from septet.serving.storage import inside
 
 ENGINES = {
     "onnxruntime": "onnx",
@@ -34,7 +34,7 @@ def find_file(config: ModelConfig, folder: Path, root: Path) -> Path | None:
     """
     names = files_of(config)
     for name in names:
-        path = folder / relative(name)
+        path = folder / name
         inside(path, root)
         if path.exists():
             return path

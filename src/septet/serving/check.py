@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from septet.errors import ModelUnknown, SeptetError
-from septet.model_config.config import ModelConfig
+from septet.model_config.config import Ensembling, ModelConfig, Step
 from septet.model_config.ensemble import misfits
 from septet.model_config.fault import Fault
 from septet.model_config.platform import backend_of
@@ -72,21 +72,28 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
 
 def _faults(source: Source, config: ModelConfig) -> Iterator[Fault]:
     """What is wrong with a configuration, but for what the model's file completes."""
-    ensemble = config.ensemble_scheduling
-    if ensemble is not None:
+    if config.ensemble_scheduling is not None:
         yield from faults(config)
-        for index, step in enumerate(ensemble.step):
-            if step.model_name and not source.beside(step.model_name).folder.is_dir():
-                field = f"ensemble_scheduling.step[{index}].model_name"
-                yield Fault(field, f"this repository has no model {step.model_name!r}")
-        find = lambda step: source.beside(step.model_name).described(version_of(step))  # noqa: E731
-        yield from misfits(config, ensemble, find)
+        yield from _ensemble_faults(source, config, config.ensemble_scheduling)
         return
     for fault in faults(defaults(config)):
         completed = fault.field in _COMPLETED and not getattr(config, fault.field)
         unsaid = fault.field.endswith("data_type") and "not said" in fault.text
         if not (completed or unsaid or (fault.field.endswith("dims") and "needs dims" in fault.text)):
             yield fault
+
+
+def _ensemble_faults(source: Source, config: ModelConfig, ensemble: Ensembling) -> Iterator[Fault]:
+    """Steps whose models are not there, or do not fit."""
+
+    def described(step: Step) -> ModelConfig | None:
+        return source.beside(step.model_name).described(version_of(step))
+
+    for index, step in enumerate(ensemble.step):
+        if step.model_name and not source.beside(step.model_name).folder.is_dir():
+            field = f"ensemble_scheduling.step[{index}].model_name"
+            yield Fault(field, f"this repository has no model {step.model_name!r}")
+    yield from misfits(config, ensemble, described)
 
 
 def _errors(source: Source, config: ModelConfig, text: str) -> Iterator[str]:

@@ -273,8 +273,10 @@ def labels_of(config: ModelConfig, folder: Path, text: str) -> dict[str, tuple[s
                 path = inside(folder / relative(output.label_filename), folder)
                 lines = path.read_text(encoding="utf-8").splitlines()
             except (OSError, UnicodeDecodeError, RequestInvalid) as error:
-                wrong = f"label file {output.label_filename!r} is not readable"
-                fault = Fault(f"output[{index}].label_filename", wrong)
+                wrong = (
+                    error if isinstance(error, RequestInvalid) else f"'{output.label_filename}' is not readable"
+                )
+                fault = Fault(f"output[{index}].label_filename", str(wrong))
                 raise ConfigInvalid(located(fault, text, CONFIG)) from error
             found[output.name] = tuple(line.strip() for line in lines if line.strip())
     return found

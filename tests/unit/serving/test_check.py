@@ -52,12 +52,12 @@ def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, config: str, w
         (
             "dims: 4 }",
             'dims: 4 label_filename: "no.txt" }',
-            "line 5: output[0].label_filename: label file 'no.txt'",
+            "line 5: output[0].label_filename: 'no.txt' is not readable",
         ),
         (
             "dims: 4 }",
             'dims: 4 label_filename: "../m" }',
-            "line 5: output[0].label_filename: label file '../m' is",
+            "line 5: output[0].label_filename: '../m' is not a path inside",
         ),
         (
             "max",
@@ -121,10 +121,11 @@ def test_folders_that_are_no_versions_are_noted(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../../../../etc/nothing", "link"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../../../etc/nothing", "link", "circle", r"\000"])
 def test_a_file_outside_is_refused_whether_it_is_there_or_not(tmp_path: Path, name: str) -> None:
     folder = model(tmp_path, "m", IDENTITY.replace("null", "onnxruntime") + f'default_model_filename: "{name}"')
     (folder / "1" / "link").symlink_to("/nothing")
+    (folder / "1" / "circle").symlink_to("circle")
     status, lines = run(tmp_path)
     assert status == 1
     assert "has no file" not in lines[1]
