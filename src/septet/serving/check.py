@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from septet.errors import ModelUnknown, SeptetError
+from septet.errors import SeptetError
 from septet.model_config.config import Ensembling, ModelConfig, Step
 from septet.model_config.ensemble import misfits
 from septet.model_config.fault import Fault
@@ -18,7 +18,7 @@ from septet.serving.complete import defaults
 from septet.serving.ensemble import version_of
 from septet.serving.expiry import Expiry
 from septet.serving.loader import CONFIG, Loader, Source, labels_of
-from septet.serving.process.questions import Found, Server
+from septet.serving.process.questions import ALONE
 from septet.serving.process.setup import isolated, limits_of
 from septet.serving.storage import LocalStorage, inside
 
@@ -90,7 +90,7 @@ def _ensemble_faults(source: Source, config: ModelConfig, ensemble: Ensembling) 
         return source.beside(step.model_name).described(version_of(step))
 
     for index, step in enumerate(ensemble.step):
-        if step.model_name and not source.beside(step.model_name).folder.is_dir():
+        if step.model_name and not source.beside(step.model_name).there:
             field = f"ensemble_scheduling.step[{index}].model_name"
             yield Fault(field, f"this repository has no model {step.model_name!r}")
     yield from misfits(config, ensemble, described)
@@ -112,7 +112,7 @@ def _errors(source: Source, config: ModelConfig, text: str) -> Iterator[str]:
 
 def _load(source: Source, versions: list[int]) -> list[str]:
     expiry = Expiry()
-    loader = Loader(expiry, Server(lambda request, answer: None, _nobody))
+    loader = Loader(expiry, ALONE)
     found = []
     for version in versions:
         try:
@@ -121,10 +121,6 @@ def _load(source: Source, versions: list[int]) -> list[str]:
             found.append(_named(source.name, str(error)))
     expiry.close()
     return found
-
-
-def _nobody(model: str, version: str) -> Found:
-    raise ModelUnknown(f"'{model}' is not served")
 
 
 def _named(name: str, text: str) -> str:

@@ -32,7 +32,7 @@ from septet.serving.process.questions import Server
 from septet.serving.process.setup import ENGINE_FILE, completed, isolated, limits_of, setup_of
 from septet.serving.served import Served
 from septet.serving.signature import Signature
-from septet.serving.storage import inside, relative
+from septet.serving.storage import inside, relative, require_name
 from septet.serving.warmup import warm_up
 
 _LOG = logging.getLogger("septet.serving")
@@ -52,6 +52,15 @@ class Source:
         """Another model of the same repository."""
         return Source(name, self.folder.parent / name)
 
+    @property
+    def there(self) -> bool:
+        """Whether the repository has it."""
+        try:
+            require_name(self.name)
+        except RequestInvalid:
+            return False
+        return self.folder.is_dir()
+
     def config(self) -> tuple[ModelConfig, str]:
         """What is said of the model, and the text it was read from. Raises ConfigInvalid."""
         path = self.folder / CONFIG
@@ -67,6 +76,8 @@ class Source:
 
     def described(self, version: str = "") -> ModelConfig | None:
         """The configuration as loading `version`, or the highest, completes it; ``None`` where only that tells."""
+        if not self.there:
+            return None
         try:
             config, _ = self.config()
             folder = inside(self.folder / (version or str(self.versions(config)[-1])), self.folder)

@@ -85,6 +85,40 @@ def test_a_backend_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: py
     )
 
 
+def test_a_python_model_that_asks_for_others_is_told_that_there_are_none(tmp_path: Path) -> None:
+    source = """
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        assert not pb_utils.is_model_ready("other")
+        return config
+    def initialize(self, args):
+        answer = pb_utils.InferenceRequest([], ["y"], "other").exec()
+        raise RuntimeError(answer.error().message())
+    def execute(self, requests):
+        return []
+"""
+    model(tmp_path, "m", IDENTITY.replace("null", "python"), {"1/model.py": source})
+    status, lines = run(tmp_path, "--load")
+    assert (status, lines[1]) == (1, "  m_0: RuntimeError: 'other' is not served")
+
+
+@pytest.mark.parametrize("name", ["../outside", "", "a/b"])
+def test_a_step_names_a_model_of_the_repository(tmp_path: Path, name: str) -> None:
+    (tmp_path / "models").mkdir()
+    model(tmp_path, "outside", IDENTITY.replace('"y"', '"z"'))
+    step = (
+        f'step {{ model_name: "{name}" input_map {{ key: "x" value: "x" }} output_map {{ key: "y" value: "y" }} }}'
+    )
+    text = IDENTITY.replace('backend: "null"', 'platform: "ensemble"') + f"ensemble_scheduling {{ {step} }}"
+    model(tmp_path / "models", "m", text)
+    status, lines = run(tmp_path / "models")
+    assert status == 1
+    assert "step[0].model_name" in lines[1]
+    assert len(lines) == 2
+
+
 def test_an_ensemble_is_held_against_the_models_beside_it(tmp_path: Path) -> None:
     step = 'step { model_name: "NAME" input_map { key: "x" value: "x" } output_map { key: "OUT" value: "y" } }'
     ensemble = IDENTITY.replace('backend: "null"', 'platform: "ensemble"') + "ensemble_scheduling {\nSTEP\n}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from septet.errors import RequestInvalid, SeptetError
+from septet.errors import ModelUnknown, RequestInvalid, SeptetError
 from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request, Response, Wanted
 from septet.serving.process.messages import (
@@ -83,6 +83,18 @@ class Server:
             answer(Response(call.request.model, error=error))
         else:
             self.submit(request, answer)
+
+
+def _refuse(request: Request, answer: Answer) -> None:
+    answer(Response(request.model, error=ModelUnknown(f"'{request.model}' is not served")))
+
+
+def _nobody(model: str, version: str) -> Found:
+    raise ModelUnknown(f"'{model}' is not served")
+
+
+ALONE = Server(_refuse, _nobody)
+"""Of a model that is looked at and not served: there are no others."""
 
 
 def _define(new: NewMetric, share: Share) -> str:
