@@ -77,6 +77,9 @@ def test_tensors_are_arrays_of_known_types() -> None:
     for wrong in ([1.0], np.zeros(1, np.complex64)):
         with pytest.raises(TritonModelException):
             Tensor("x", wrong)  # type: ignore[arg-type]
+    for name in (None, b"x", "\ud800"):
+        with pytest.raises(TritonModelException, match="name of a tensor"):
+            Tensor(name, np.zeros(1))  # type: ignore[arg-type]
 
 
 def test_types_have_their_names_both_ways() -> None:
@@ -92,6 +95,16 @@ def test_text_is_written_with_its_length() -> None:
     encoded = serialize_byte_tensor(array).tobytes()
     assert encoded == b"\0\0\0\0\2\0\0\0ab\2\0\0\0\xc3\xa4"
     assert deserialize_bytes_tensor(encoded).tolist() == array.tolist()
+
+
+def test_elements_that_are_neither_bytes_nor_text_are_written_as_text() -> None:
+    array = np.array([3, 2.5, None, memoryview(b"ab")], object)
+    assert deserialize_bytes_tensor(serialize_byte_tensor(array).tobytes()).tolist() == [
+        b"3",
+        b"2.5",
+        b"None",
+        b"ab",
+    ]
 
 
 def test_a_response_is_tensors_or_an_error() -> None:

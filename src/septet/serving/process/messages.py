@@ -72,9 +72,8 @@ class Given(msgspec.Struct, array_like=True):
 
 
 class _Said(msgspec.Struct):
-    """What a model itself wrote into a response; its names are for the error that says where it is wrong."""
+    """What a model itself wrote into a response; the fields are for the error that says where it is wrong."""
 
-    outputs: list[str]
     parameters: Parameters
     error: str | None
     code: str
@@ -85,12 +84,12 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 def sendable(given: Given) -> Given:
-    """`given`, where the other side can read what a model wrote into it.
+    """`given`, where the other side can read what a model wrote into it beside tensors.
 
     Raises TypeError, ValueError, OverflowError: a message that holds it would end the process.
     """
-    said = _Said([each.name for each in given.outputs], given.parameters, given.error, given.code)
-    _SAID.decode(_ENCODER.encode(said))
+    if given.parameters or given.error is not None:
+        _SAID.decode(_ENCODER.encode(_Said(given.parameters, given.error, given.code)))
     return given
 
 
