@@ -20,7 +20,7 @@ from septet.serving.expiry import Expiry
 from septet.serving.loader import CONFIG, Loader, Source, labels_of
 from septet.serving.process.questions import ALONE
 from septet.serving.process.setup import isolated, limits_of
-from septet.serving.storage import LocalStorage, inside
+from septet.serving.storage import LocalStorage, Storage, inside
 
 _COMPLETED = ("input", "output")
 """Fields that the model's file completes: their absence is no fault by itself."""
@@ -48,10 +48,12 @@ def check(folder: Path, *, load: bool) -> Iterator[Checked]:
         except SeptetError as error:
             yield Checked(name, "", (), (_named(name, str(error)),))
             continue
-        yield _check(source, config, text, versions, load=load)
+        yield _check(storage, source, config, text, versions, load=load)
 
 
-def _check(source: Source, config: ModelConfig, text: str, versions: list[int], *, load: bool) -> Checked:
+def _check(
+    storage: Storage, source: Source, config: ModelConfig, text: str, versions: list[int], *, load: bool
+) -> Checked:
     found: list[str] = []
     for version in versions:
         try:
@@ -61,7 +63,7 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
             find_file(config, where, source.folder)
         except SeptetError as error:
             found.append(str(error))
-    found += [_named(source.name, located(fault, text, CONFIG)) for fault in _faults(source, config)]
+    found += [_named(source.name, located(fault, text, CONFIG)) for fault in _faults(storage, config)]
     found += [_named(source.name, error) for error in _errors(source, config, text)]
     if load and not found:
         found += _load(source, versions)
@@ -70,11 +72,11 @@ def _check(source: Source, config: ModelConfig, text: str, versions: list[int], 
     return Checked(source.name, backend_of(config), tuple(versions), tuple(found), tuple(remarks))
 
 
-def _faults(source: Source, config: ModelConfig) -> Iterator[Fault]:
+def _faults(storage: Storage, config: ModelConfig) -> Iterator[Fault]:
     """What is wrong with a configuration, but for what the model's file completes."""
     if config.ensemble_scheduling is not None:
         yield from faults(config)
-        yield from _ensemble_faults(source, config, config.ensemble_scheduling)
+        yield from _ensemble_faults(storage, config, config.ensemble_scheduling)
         return
     for fault in faults(defaults(config)):
         completed = fault.field in _COMPLETED and not getattr(config, fault.field)
@@ -83,16 +85,21 @@ def _faults(source: Source, config: ModelConfig) -> Iterator[Fault]:
             yield fault
 
 
-def _ensemble_faults(source: Source, config: ModelConfig, ensemble: Ensembling) -> Iterator[Fault]:
+def _ensemble_faults(storage: Storage, config: ModelConfig, ensemble: Ensembling) -> Iterator[Fault]:
     """Steps whose models are not there, or do not fit."""
 
     def described(step: Step) -> ModelConfig | None:
-        return source.beside(step.model_name).described(version_of(step))
+        try:
+            return Source(step.model_name, storage.folder(step.model_name)).described(version_of(step))
+        except SeptetError:
+            return None
 
     for index, step in enumerate(ensemble.step):
-        if step.model_name and not source.beside(step.model_name).there:
-            field = f"ensemble_scheduling.step[{index}].model_name"
-            yield Fault(field, f"this repository has no model {step.model_name!r}")
+        try:
+            storage.folder(step.model_name)
+        except SeptetError as error:
+            if step.model_name:
+                yield Fault(f"ensemble_scheduling.step[{index}].model_name", str(error))
     yield from misfits(config, ensemble, described)
 
 

@@ -52,15 +52,6 @@ class Source:
         """Another model of the same repository."""
         return Source(name, self.folder.parent / name)
 
-    @property
-    def there(self) -> bool:
-        """Whether the repository has it."""
-        try:
-            require_name(self.name)
-        except RequestInvalid:
-            return False
-        return self.folder.is_dir()
-
     def config(self) -> tuple[ModelConfig, str]:
         """What is said of the model, and the text it was read from. Raises ConfigInvalid."""
         path = self.folder / CONFIG
@@ -76,9 +67,8 @@ class Source:
 
     def described(self, version: str = "") -> ModelConfig | None:
         """The configuration as loading `version`, or the highest, completes it; ``None`` where only that tells."""
-        if not self.there:
-            return None
         try:
+            require_name(self.name)
             config, _ = self.config()
             folder = inside(self.folder / (version or str(self.versions(config)[-1])), self.folder)
             if not (config.backend or config.platform):

@@ -131,7 +131,7 @@ def test_an_ensemble_is_held_against_the_models_beside_it(tmp_path: Path) -> Non
     assert status == 1
     assert lines == [
         "nobody-y: wrong (ensemble, version 1)",
-        "  nobody-y/config.pbtxt, line 7: ensemble_scheduling.step[0].model_name: this repository has no model "
+        "  nobody-y/config.pbtxt, line 7: ensemble_scheduling.step[0].model_name: no repository has a model "
         "'nobody'",
         "scale: good (onnxruntime, version 1)",
         "scale-y: good (ensemble, version 1)",
