@@ -138,6 +138,9 @@ class Core:
                     raise
                 found = successor
 
+    def _find(self, model: str, version: str) -> Served:
+        return self._repository.find(model, version)
+
     def live(self) -> bool:
         """Whether the server runs at all."""
         return not self._closing.is_set()
@@ -240,9 +243,6 @@ class Core:
             self._poller.join()
         self._repository.close(seconds)
         self._expiry.close()
-
-    def _find(self, model: str, version: str) -> Served:
-        return self._repository.find(model, version)
 
     def _first(self) -> Sequence[str]:
         if self._control != "explicit" or "*" in self._startup:
