@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from septet.devices.cpu import Cpu
@@ -189,17 +188,29 @@ class Loader:
     def _ensemble(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version that is made of other models."""
         require(config, text)
-        for fault in misfits(config, config.ensemble_scheduling or Ensembling(), partial(self._described, source)):
-            raise ConfigInvalid(located(fault, text, CONFIG))
+        self._require_fit(source, config, text)
         config = replace(config, version_policy=config.version_policy or VersionPolicy(latest=Latest()))
         return Ensemble(config, folder.name, Signature(config), self._expiry, self._server)
 
-    def _described(self, ensemble: Source, step: Step) -> ModelConfig | None:
-        """A step's model as it is served, or as it lies beside the ensemble."""
-        try:
-            return self._server.find(step.model_name, version_of(step)).config
-        except SeptetError:
-            return ensemble.beside(step.model_name).described(version_of(step))
+    def _require_fit(self, source: Source, config: ModelConfig, text: str) -> None:
+        """Raise ConfigInvalid where an ensemble fits its models neither as they lie there nor as they are served.
+
+        Of what is changed together, one is loaded first: whether all fits then, the ensemble looks itself.
+        """
+
+        def lying(step: Step) -> ModelConfig | None:
+            return source.beside(step.model_name).described(version_of(step))
+
+        def served(step: Step) -> ModelConfig | None:
+            try:
+                return self._server.find(step.model_name, version_of(step)).config
+            except SeptetError:
+                return lying(step)
+
+        ensemble = config.ensemble_scheduling or Ensembling()
+        wrong = [next(misfits(config, ensemble, find), None) for find in (lying, served)]
+        if wrong[0] is not None and wrong[1] is not None:
+            raise ConfigInvalid(located(wrong[0], text, CONFIG))
 
     def _python(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version whose instances are processes with the model's own code."""

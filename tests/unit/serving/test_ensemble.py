@@ -292,6 +292,26 @@ def test_what_fits_only_the_models_there_were_is_not_served(open_: Open, tmp_pat
     assert ask(core, "both", {"IN": row(1)}).error is None
 
 
+def test_models_that_change_together_are_loaded_in_any_order(open_: Open, tmp_path: Path) -> None:
+    def write(largest: int) -> None:
+        (tmp_path / "three" / "config.pbtxt").write_text(f"max_batch_size: {largest}")
+        (tmp_path / "both" / "config.pbtxt").write_text(
+            ENSEMBLE.replace("batch_size: 4", f"batch_size: {largest}")
+        )
+
+    write(2)
+    core = open_(control="explicit", startup=["*"])
+    write(4)
+    core.load("both", {})
+    assert "'three' takes batches of at most 2" in str(ask(core, "both", {"IN": row(1)}).error)
+    core.load("three", {})
+    assert ask(core, "both", {"IN": row(1, 4)}).error is None
+    write(2)  # what lies there fits not before what is served
+    (tmp_path / "both" / "config.pbtxt").write_text(ENSEMBLE)
+    core.load("both", {})
+    assert ask(core, "both", {"IN": row(1, 4)}).error is None
+
+
 @pytest.mark.parametrize("config", [None, "", 'backend: "openvino"'])
 def test_an_ensemble_that_does_not_fit_its_models_does_not_load(
     open_: Open, tmp_path: Path, config: str | None
