@@ -21,6 +21,7 @@ from septet.serving.loader import CONFIG, Loader, Source, labels_of
 from septet.serving.process.questions import ALONE
 from septet.serving.process.setup import isolated, limits_of
 from septet.serving.storage import LocalStorage, Storage, inside
+from septet.serving.warmup import require_files
 
 _COMPLETED = ("input", "output")
 """Fields that the model's file completes: their absence is no fault by itself."""
@@ -109,6 +110,7 @@ def _errors(source: Source, config: ModelConfig, text: str) -> Iterator[str]:
         lambda: labels_of(config, source.folder, text),
         lambda: limits_of(config),
         lambda: isolated(config),
+        lambda: require_files(config, source.folder),
         lambda: require_engine(config),
     ):
         try:

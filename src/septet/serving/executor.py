@@ -55,9 +55,8 @@ class EngineExecutor(Executor):
         self._engine = engine
         self._gather = gather
         self._brevity = Brevity()
-        self._sized = not any(
-            spec.dtype.hasobject for spec in engine.inputs
-        )  # texts do not tell how long they are
+        # an array of texts does not say how long they are
+        self._sized = not any(spec.dtype.hasobject for spec in engine.inputs)
 
     @property
     def brief(self) -> bool:

@@ -60,6 +60,12 @@ def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, config: str, w
             "line 5: output[0].label_filename: '../m' is not a path inside",
         ),
         (
+            "dims: 4 }\n",
+            'dims: 4 } model_warmup { name: "w" batch_size: 1 inputs { key: "x" value {'
+            ' data_type: TYPE_FP32 dims: 4 input_data_file: "gone" } } }',
+            "warm-up file 'gone' is not usable",
+        ),
+        (
             "max",
             'parameters { key: "isolation" value { string_value: "jail" } }\nmax',
             "must be 'thread' or 'process'",
