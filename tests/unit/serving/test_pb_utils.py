@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,28 @@ def test_what_takes_longer_than_its_execution_timeout_is_an_error(host: Callable
     until(lambda: len(asked.sent) == 2)
     calls = [each.request.deadline for each in asked.sent if isinstance(each, Call)]
     assert all(deadline and deadline < time.monotonic_ns() for deadline in calls)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"parameters": {"k": [1]}},
+        {"parameters": {"k": 1 << 70}},
+        {"parameters": {"k": np.int64(1)}},
+        {"model_name": 5},
+        {"model_name": "\ud800"},
+        {"request_id": 7},
+        {"requested_output_names": [1]},
+        {"timeout": 0.5},
+    ],
+)
+def test_a_request_that_the_server_could_not_read_is_not_sent(
+    host: Callable[..., Asked], wrong: dict[str, Any]
+) -> None:
+    asked = host()
+    with pytest.raises(TritonModelException, match="cannot be sent"):
+        InferenceRequest(**wrong).exec(execution_timeout=0)
+    assert asked.sent == []
 
 
 def test_metrics_are_defined_changed_and_read(host: Callable[..., Asked]) -> None:

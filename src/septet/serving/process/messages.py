@@ -93,6 +93,14 @@ def sendable(given: Given) -> Given:
     return given
 
 
+_ASKED = msgspec.msgpack.Decoder(Asked)
+
+
+def readable(asked: Asked) -> Asked:
+    """A model's own request as the server reads it. Raises as `sendable` does, for the same reason."""
+    return _ASKED.decode(_ENCODER.encode(asked))
+
+
 class Ready(msgspec.Struct, tag=True):
     """The model is initialised; `config` is JSON where it was to be completed."""
 

@@ -84,7 +84,7 @@ def using_decoupled_model_transaction_policy(model_config: Mapping[str, Any]) ->
 
 def is_model_ready(model_name: str, model_version: str = "") -> bool:
     """Whether another model of the server is ready."""
-    return HOST[0].caller.ready(model_name, model_version)
+    return HOST[0].caller.ready(str(model_name), str(model_version))
 
 
 class Logger:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from septet.serving.process.caller import Caller
 from septet.serving.process.channel import ChannelClosed
-from septet.serving.process.messages import Asked, Given, pack, unpack
+from septet.serving.process.messages import Asked, Given, pack, readable, unpack
 from septet.serving.process.tensors import (
     InferenceResponse,
     PreferredMemory,
@@ -161,12 +161,17 @@ class InferenceRequest:
             self._model,
             "" if self._version < 0 else str(self._version),
             self._id,
-            [pack(each.name(), each.as_numpy(), None) for each in self._inputs],
+            [],
             self._wanted,
             parameters,
             self._timeout,
             deadline,
         )
+        try:
+            asked = readable(asked)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TritonModelException(f"the request cannot be sent: {error}") from error
+        asked.inputs = [pack(each.name(), each.as_numpy(), None) for each in self._inputs]
         try:
             for given in HOST[0].caller.call(asked):
                 yield response_of(given)
