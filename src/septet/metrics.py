@@ -52,7 +52,8 @@ def page(families: Iterable[Family]) -> str:
 
 
 def _lines(family: Family) -> Iterator[str]:
-    yield f"# HELP {family.name} {family.help}"
+    help_ = family.help.replace("\\", "\\\\").replace("\n", "\\n")
+    yield f"# HELP {family.name} {help_}"
     yield f"# TYPE {family.name} {family.kind}"
     for labels, value in family.values:
         if isinstance(value, Histogram):

@@ -44,6 +44,7 @@ class Request:
 
     BYTES tensors are object arrays of ``bytes``. No `wanted` means every output. Priority, timeout (µs) and
     sequence ids are `parameters` by Triton's names. `arrived` and `deadline` are in ns of the monotonic clock.
+    A step of an ensemble is `part_of` the request to it, and is cancelled with it.
     """
 
     model: str
@@ -54,13 +55,19 @@ class Request:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     arrived: int = field(default_factory=monotonic_ns)
     deadline: int | None = None
-    cancelled: bool = False
+    part_of: Request | None = None
     keeps: object = None
     """What is to live as long as the request: a server's count of the bytes that it holds."""
+    _cancelled: bool = field(default=False, init=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self._cancelled or (self.part_of is not None and self.part_of.cancelled)
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: what has not begun to run never will."""
-        self.cancelled = True
+        self._cancelled = True
 
 
 @dataclass(slots=True, eq=False)

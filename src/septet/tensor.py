@@ -97,15 +97,19 @@ COPIED = 4096
 """Up to so many bytes a copy costs less than a view."""
 
 
+_BYTES = (bytes, bytearray, memoryview)
+
+
 def to_raw(array: Array) -> bytes | memoryview:
     """The bytes of `array` in row-major, little-endian order, as KServe sends them; a large one is not copied.
 
-    A ``BYTES`` element is preceded by its length (4 bytes, little-endian); ``str`` elements are sent as UTF-8.
+    A ``BYTES`` element is preceded by its length (4 bytes, little-endian); other elements are sent as the
+    UTF-8 of their text, as Triton does with numbers.
     """
     if array.dtype.kind in "OSU":
         parts: list[bytes] = []
         for element in array.reshape(-1).tolist():
-            text = element.encode() if isinstance(element, str) else bytes(element)
+            text = bytes(element) if isinstance(element, _BYTES) else str(element).encode()
             parts += LENGTH.pack(len(text)), text
         return b"".join(parts)
     if array.nbytes <= COPIED:

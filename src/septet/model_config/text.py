@@ -59,8 +59,8 @@ def line_of(text: str, field: str) -> int | None:
     """The line, from 1, where `field` (``input[1].dims``) or else what should hold it stands in a text."""
     found = _lines(text)
     while field:
-        if field in found:
-            return found[field]
+        if (line := found.get(field, found.get(_first(field)))) is not None:
+            return line
         field = field.rpartition(".")[0] if "." in field else field.rpartition("[")[0]
     return None
 
@@ -101,7 +101,8 @@ def _lines(text: str) -> dict[str, int]:
 
 
 def _first(field: str) -> str:
-    """A message that stands once needs no index: ``dynamic_batching[0].priority_levels`` without it."""
+    """A message that stands once needs no index: ``dynamic_batching[0].priority_levels`` without it, and
+    ``ensemble_scheduling.step[0]``, whose steps may be several."""
     return field.replace("[0]", "")
 
 

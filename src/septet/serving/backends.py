@@ -7,12 +7,13 @@ from pathlib import Path
 
 from septet.config import EngineConfig
 from septet.devices.device import Partition
-from septet.engines.engine import Engine, load
+from septet.engines.engine import Engine, engine_class, load
 from septet.engines.model import read_onnx
 from septet.errors import ConfigInvalid, ModelNotFound
 from septet.model_config.config import ModelConfig
 from septet.model_config.platform import backend_of, backend_of_file, files_of
 from septet.serving.echo import echo_engine
+from septet.serving.storage import inside
 
 ENGINES = {
     "onnxruntime": "onnx",
@@ -27,12 +28,16 @@ _THREADS = ("intra_op_thread_count", "INFERENCE_NUM_THREADS", "INTRA_OP_THREAD_C
 _PRECISIONS = {"f32": "f32", "bf16": "bf16", "FP32": "f32", "BF16": "bf16"}
 
 
-def find_file(config: ModelConfig, folder: Path) -> Path | None:
-    """The model's file in the folder of a version; ``None`` for a backend without one. Raises ModelNotFound."""
+def find_file(config: ModelConfig, folder: Path, root: Path) -> Path | None:
+    """The model's file in the folder of a version, inside of the model's folder `root`; ``None`` for a backend
+    without one. Raises ModelNotFound, RequestInvalid (a name or a link that leads out, whatever is there).
+    """
     names = files_of(config)
     for name in names:
-        if (folder / name).exists():
-            return folder / name
+        path = folder / name
+        inside(path, root)
+        if path.exists():
+            return path
     if names:
         raise ModelNotFound(f"version {folder.name} of '{config.name}' has no file {' or '.join(names)}")
     return None
@@ -63,6 +68,12 @@ def open_engine(config: ModelConfig, path: Path | None, partition: Partition) ->
     if name == "null" and config.input:
         return echo_engine(config)
     return load(name, path, settings, partition)
+
+
+def require_engine(config: ModelConfig) -> None:
+    """Raise EngineUnavailable, which names the command that installs it, where a backend's engine is not here."""
+    if name := ENGINES.get(backend_of(config)):
+        engine_class(name)
 
 
 def has_batches(config: ModelConfig) -> bool:

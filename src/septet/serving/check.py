@@ -8,15 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from septet.errors import SeptetError
-from septet.model_config.config import ModelConfig
+from septet.model_config.config import Ensembling, ModelConfig, Step
+from septet.model_config.ensemble import misfits
+from septet.model_config.fault import Fault
 from septet.model_config.platform import backend_of
 from septet.model_config.rules import faults, located, notes
-from septet.serving.backends import find_file, guess_backend
+from septet.serving.backends import find_file, guess_backend, require_engine
 from septet.serving.complete import defaults
+from septet.serving.ensemble import version_of
 from septet.serving.expiry import Expiry
-from septet.serving.loader import CONFIG, Loader, Source
-from septet.serving.process.questions import Server
-from septet.serving.storage import LocalStorage, inside
+from septet.serving.loader import CONFIG, Loader, Source, labels_of
+from septet.serving.process.questions import ALONE
+from septet.serving.process.setup import isolated, limits_of
+from septet.serving.storage import LocalStorage, Storage, inside
+from septet.serving.warmup import require_files
 
 _COMPLETED = ("input", "output")
 """Fields that the model's file completes: their absence is no fault by itself."""
@@ -44,37 +49,79 @@ def check(folder: Path, *, load: bool) -> Iterator[Checked]:
         except SeptetError as error:
             yield Checked(name, "", (), (_named(name, str(error)),))
             continue
-        yield _check(source, config, text, versions, load=load)
+        yield _check(storage, source, config, text, versions, load=load)
 
 
-def _check(source: Source, config: ModelConfig, text: str, versions: list[int], *, load: bool) -> Checked:
+def _check(
+    storage: Storage, source: Source, config: ModelConfig, text: str, versions: list[int], *, load: bool
+) -> Checked:
     found: list[str] = []
     for version in versions:
         try:
             where = inside(source.folder / str(version), source.folder)
             if not (config.backend or config.platform):
                 config = replace(config, backend=guess_backend(where))
-            path = find_file(config, where)
-            if path is not None:
-                inside(path, source.folder)
+            find_file(config, where, source.folder)
         except SeptetError as error:
             found.append(str(error))
-    found += [
-        _named(source.name, located(fault, text, CONFIG))
-        for fault in faults(config if config.ensemble_scheduling is not None else defaults(config))
-        if not (fault.field in _COMPLETED and not getattr(config, fault.field))
-        and not ("not said" in fault.text and fault.field.endswith("data_type"))
-        and not (fault.field.endswith("dims") and "needs dims" in fault.text)
-    ]
+    found += [_named(source.name, located(fault, text, CONFIG)) for fault in _faults(storage, config)]
+    found += [_named(source.name, error) for error in _errors(source, config, text)]
     if load and not found:
         found += _load(source, versions)
-    remarks = tuple(_named(source.name, located(note, text, CONFIG)) for note in notes(config))
-    return Checked(source.name, backend_of(config), tuple(versions), tuple(found), remarks)
+    remarks = [_named(source.name, located(note, text, CONFIG)) for note in notes(config)]
+    remarks += [f"{source.name}: {remark}" for remark in source.passed_over(config)]
+    return Checked(source.name, backend_of(config), tuple(versions), tuple(found), tuple(remarks))
+
+
+def _faults(storage: Storage, config: ModelConfig) -> Iterator[Fault]:
+    """What is wrong with a configuration, but for what the model's file completes."""
+    if config.ensemble_scheduling is not None:
+        yield from faults(config)
+        yield from _ensemble_faults(storage, config, config.ensemble_scheduling)
+        return
+    for fault in faults(defaults(config)):
+        completed = fault.field in _COMPLETED and not getattr(config, fault.field)
+        unsaid = fault.field.endswith("data_type") and "not said" in fault.text
+        if not (completed or unsaid or (fault.field.endswith("dims") and "needs dims" in fault.text)):
+            yield fault
+
+
+def _ensemble_faults(storage: Storage, config: ModelConfig, ensemble: Ensembling) -> Iterator[Fault]:
+    """Steps whose models are not there, or do not fit."""
+
+    def described(step: Step) -> ModelConfig | None:
+        try:
+            return Source(step.model_name, storage.folder(step.model_name)).described(version_of(step))
+        except SeptetError:
+            return None
+
+    for index, step in enumerate(ensemble.step):
+        try:
+            storage.folder(step.model_name)
+        except SeptetError as error:
+            if step.model_name:
+                yield Fault(f"ensemble_scheduling.step[{index}].model_name", str(error))
+    yield from misfits(config, ensemble, described)
+
+
+def _errors(source: Source, config: ModelConfig, text: str) -> Iterator[str]:
+    """What loading would raise before it opens the model."""
+    for look in (
+        lambda: labels_of(config, source.folder, text),
+        lambda: limits_of(config),
+        lambda: isolated(config),
+        lambda: require_files(config, source.folder),
+        lambda: require_engine(config),
+    ):
+        try:
+            look()
+        except SeptetError as error:
+            yield str(error)
 
 
 def _load(source: Source, versions: list[int]) -> list[str]:
     expiry = Expiry()
-    loader = Loader(expiry, Server(lambda request, answer: None, lambda model, version: False))
+    loader = Loader(expiry, ALONE)
     found = []
     for version in versions:
         try:

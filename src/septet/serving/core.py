@@ -81,7 +81,8 @@ class Core:
             raise UsageError("models to load are named only with model control 'explicit'")
         self.regions = regions
         self._expiry = Expiry()
-        self._loader = Loader(self._expiry, Server(self.submit, self.model_ready), auto_complete=auto_complete)
+        self._server = Server(self.submit, self._find)
+        self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete)
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
         self._control = control
         self._startup = startup
@@ -141,6 +142,9 @@ class Core:
                 if successor is found:
                     raise
                 found = successor
+
+    def _find(self, model: str, version: str) -> Served:
+        return self._repository.find(model, version)
 
     def live(self) -> bool:
         """Whether the server runs at all."""
@@ -234,7 +238,8 @@ class Core:
 
     def metrics_text(self) -> str:
         """Metrics in Prometheus' text format."""
-        return page(describe.families(self._repository.every(), machine=self._cpu_metrics))
+        families = describe.families(self._repository.every(), machine=self._cpu_metrics)
+        return page([*families, *self._server.registry.families()])
 
     def close(self, seconds: float) -> None:
         """Take no more work, finish what is queued within `seconds`, put the instances away."""

@@ -4,29 +4,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from time import monotonic_ns
 
-from septet.errors import InferenceFailed, RequestCancelled, SeptetError, Stopping, Unsupported
+from septet.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    ModelNotReady,
+    RequestCancelled,
+    SeptetError,
+    Stopping,
+    Unsupported,
+)
 from septet.model_config.config import Ensembling, ModelConfig, Step
+from septet.model_config.ensemble import misfits
 from septet.request import Answer, Request, Response, Wanted
 from septet.serving.expiry import Expiry
 from septet.serving.pending import Pending
+from septet.serving.process.questions import Server
 from septet.serving.served import Served
 from septet.serving.signature import Signature
 from septet.serving.statistics import Phases
 from septet.tensor import Array
 
-Submit = Callable[[Request, Answer], None]
-IsReady = Callable[[str, str], bool]
 
-
-def _version(step: Step) -> str:
+def version_of(step: Step) -> str:
+    """The version that a step asks for; empty leaves the choice to the server."""
     return str(step.model_version) if step.model_version > 0 else ""
 
 
 class Ensemble(Served):
-    """One version of an ensemble. It has no queue: its models have. `submit` and `is_ready` are the server's."""
+    """One version of an ensemble. It has no queue: its models have, which `server` knows."""
 
     def __init__(
         self,
@@ -34,13 +41,13 @@ class Ensemble(Served):
         version: str,
         signature: Signature,
         expiry: Expiry,
-        submit: Submit,
-        is_ready: IsReady,
+        server: Server,
     ) -> None:
         super().__init__(config, version, signature, expiry)
         self.ensemble = config.ensemble_scheduling or Ensembling()
-        self.send = submit
-        self._is_ready = is_ready
+        self.server = server
+        self._models: list[ModelConfig | None] = []
+        self._misfit = ""
         self._running = 0
         self._changed = threading.Condition()
         self._stopping = False
@@ -51,10 +58,25 @@ class Ensemble(Served):
 
     @property
     def reason(self) -> str:
-        missing = [step.model_name for step in self.ensemble.step if not self._step_ready(step)]
-        return f"models that are not ready: {', '.join(missing)}" if missing else ""
+        steps = self.ensemble.step
+        missing = [
+            step.model_name for step in steps if not self.server.is_ready(step.model_name, version_of(step))
+        ]
+        return f"models that are not ready: {', '.join(missing)}" if missing else self.misfit
+
+    @property
+    def misfit(self) -> str:
+        """Where the models that are there now, some of which may be newer than this, do not fit; or empty."""
+        models = [self._config_of(step) for step in self.ensemble.step]
+        if models != self._models:
+            found = misfits(self.config, self.ensemble, self._config_of)
+            self._misfit = next((f"{fault.field}: {fault.text}" for fault in found), "")
+            self._models = models
+        return self._misfit
 
     def submit(self, request: Request, answer: Answer, *, attend: bool = True) -> None:
+        if misfit := self.misfit:
+            raise ModelNotReady(f"ensemble '{self.name}' does not fit its models: {misfit}")
         size = self.signature.check(request)
         with self._changed:
             if self._stopping:
@@ -80,11 +102,11 @@ class Ensemble(Served):
             self._stopping = True
             self._changed.wait_for(lambda: not self._running, timeout)
 
-    def _step_ready(self, step: Step) -> bool:
+    def _config_of(self, step: Step) -> ModelConfig | None:
         try:
-            return self._is_ready(step.model_name, _version(step))
+            return self.server.find(step.model_name, version_of(step)).config
         except SeptetError:
-            return False
+            return None
 
 
 class Flow:
@@ -96,15 +118,18 @@ class Flow:
         self._tensors: dict[str, Array] = dict(pending.request.inputs)
         self._waiting = list(ensemble.ensemble.step)
         self._running = 0
+        self._asked: list[Request] = []
         self._over = False
         self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Start every step that can run now; answer when there is nothing left to run."""
-        if self._pending.request.cancelled:
-            self._end(RequestCancelled(f"the request to '{self._ensemble.name}' was cancelled"))
+        if (gone := self._gone()) is not None:
+            self._end(gone)
             return
         with self._lock:
+            if self._over:
+                return
             ready = [step for step in self._waiting if self._tensors.keys() >= set(step.input_map.values())]
             self._waiting = [step for step in self._waiting if step not in ready]
             self._running += len(ready)
@@ -114,18 +139,31 @@ class Flow:
         if done:
             self._answer()
 
+    def _gone(self) -> SeptetError | None:
+        """Why nobody waits for the answer any more."""
+        asked = self._pending.request
+        if asked.cancelled:
+            return RequestCancelled(f"the request to '{asked.model}' was cancelled")
+        if asked.deadline is not None and asked.deadline <= monotonic_ns():
+            return DeadlineExceeded(f"the deadline passed before '{asked.model}' had run all its steps")
+        return None
+
     def _start(self, step: Step) -> None:
         asked = self._pending.request
         request = Request(
             step.model_name,
             {name: self._tensors[tensor] for name, tensor in step.input_map.items()},
-            _version(step),
+            version_of(step),
             asked.id,
             tuple(map(Wanted, step.output_map)),
             asked.parameters,
             deadline=asked.deadline,
+            part_of=asked,
         )
-        self._ensemble.send(request, lambda response: self._came(step, response))
+        self._asked.append(request)
+        if self._over:  # another step has failed meanwhile
+            return
+        self._ensemble.server.submit(request, lambda response: self._came(step, response))
 
     def _came(self, step: Step, response: Response) -> None:
         if response.error is not None:
@@ -154,6 +192,8 @@ class Flow:
                 return
             self._over = True
         if error is not None:
+            for request in list(self._asked):  # nobody waits for the other steps any more
+                request.cancel()
             self._pending.fail(error)
         else:
             self._pending.succeed(outputs or {})

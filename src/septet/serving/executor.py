@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
 from septet.engines.engine import Engine
@@ -32,7 +32,11 @@ class Executor(ABC):
 
     @property
     def brief(self) -> bool:
-        """Whether a batch is run sooner than another thread is woken."""
+        """Whether there are batches that are run sooner than another thread is woken."""
+        return False
+
+    def is_brief(self, batch: Sequence[Pending]) -> bool:
+        """Whether `batch` is one of them."""
         return False
 
     @abstractmethod
@@ -51,10 +55,15 @@ class EngineExecutor(Executor):
         self._engine = engine
         self._gather = gather
         self._brevity = Brevity()
+        # an array of texts does not say how long they are
+        self._sized = not any(spec.dtype.hasobject for spec in engine.inputs)
 
     @property
     def brief(self) -> bool:
-        return bool(self._brevity)
+        return self._sized and bool(self._brevity)
+
+    def is_brief(self, batch: Sequence[Pending]) -> bool:
+        return self._sized and self._brevity.admits(_size(batch))
 
     def execute(self, batch: list[Pending], statistics: Statistics) -> None:
         begin = monotonic_ns()
@@ -63,7 +72,7 @@ class EngineExecutor(Executor):
             infer = monotonic_ns()
             outputs = self._engine.infer(inputs)
             output = monotonic_ns()
-            self._brevity.saw(output - begin)
+            self._brevity.saw(output - begin, _size(batch))
             self._gather.answer(batch, outputs)
         except SeptetError as error:
             fail(batch, error, statistics)
@@ -75,6 +84,11 @@ class EngineExecutor(Executor):
 
     def close(self) -> None:
         self._engine.close()
+
+
+def _size(batch: Sequence[Pending]) -> int:
+    """The bytes of all inputs."""
+    return sum([array.nbytes for pending in batch for array in pending.request.inputs.values()])
 
 
 def fail(batch: list[Pending], error: SeptetError, statistics: Statistics) -> None:

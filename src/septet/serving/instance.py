@@ -55,16 +55,16 @@ class Instance:
 
     @property
     def brief(self) -> bool:
-        """Whether it has nothing to do, and would run a batch sooner than its thread is woken."""
+        """Whether it has nothing to do, and would run some batches sooner than its thread is woken."""
         return not self._busy and self.alive and self._executor.brief
 
     def run_in_stead(self) -> None:
-        """On another thread, run the batch that this instance would take, where it waits for one."""
+        """On another thread, run the batch that this instance waits for, where that is brief."""
         if not self._in_stead.acquire(blocking=False):
             self._scheduler.rouse()
             return
         try:
-            self._run_batch(self._scheduler.take_idle())
+            self._run_batch(self._scheduler.take_idle(self._executor.is_brief))
         finally:
             self._in_stead.release()
 

@@ -11,14 +11,17 @@ from pathlib import Path
 
 from septet.devices.cpu import Cpu
 from septet.devices.device import Partition
-from septet.errors import ConfigInvalid, LoadFailed
-from septet.model_config.config import Latest, ModelConfig, VersionPolicy
+from septet.engines.model import read_onnx
+from septet.errors import ConfigInvalid, LoadFailed, RequestInvalid, SeptetError
+from septet.model_config.config import Ensembling, Latest, ModelConfig, Step, VersionPolicy
+from septet.model_config.ensemble import misfits
+from septet.model_config.fault import Fault
 from septet.model_config.platform import backend_of
-from septet.model_config.rules import located, notes, require
+from septet.model_config.rules import faults, located, notes, require
 from septet.model_config.text import read
 from septet.serving.backends import find_file, guess_backend, has_batches, open_engine
 from septet.serving.complete import defaults, from_file, require_match
-from septet.serving.ensemble import Ensemble
+from septet.serving.ensemble import Ensemble, version_of
 from septet.serving.executor import EngineExecutor, Executor
 from septet.serving.expiry import Expiry
 from septet.serving.gather import Gather
@@ -28,7 +31,7 @@ from septet.serving.process.questions import Server
 from septet.serving.process.setup import ENGINE_FILE, completed, isolated, limits_of, setup_of
 from septet.serving.served import Served
 from septet.serving.signature import Signature
-from septet.serving.storage import inside, relative
+from septet.serving.storage import inside, relative, require_name
 from septet.serving.warmup import warm_up
 
 _LOG = logging.getLogger("septet.serving")
@@ -44,6 +47,10 @@ class Source:
     folder: Path
     override: ModelConfig | None = None
 
+    def beside(self, name: str) -> Source:
+        """Another model of the same repository."""
+        return Source(name, self.folder.parent / name)
+
     def config(self) -> tuple[ModelConfig, str]:
         """What is said of the model, and the text it was read from. Raises ConfigInvalid."""
         path = self.folder / CONFIG
@@ -57,13 +64,56 @@ class Source:
             raise ConfigInvalid(f"{CONFIG}: name: '{config.name}' is not the folder's name, '{self.name}'")
         return replace(config, name=self.name), text
 
+    def described(self, version: str = "") -> ModelConfig | None:
+        """The configuration as loading `version`, or the highest, completes it; ``None`` where only that tells."""
+        try:
+            require_name(self.name)
+            config, _ = self.config()
+            folder = inside(self.folder / (version or str(self.versions(config)[-1])), self.folder)
+            if not (config.backend or config.platform):
+                config = replace(config, backend=guess_backend(folder))
+            path = find_file(config, folder, self.folder)
+            if path is not None:
+                config = _completed(config, path)
+        except (SeptetError, OSError):
+            return None
+        if config.ensemble_scheduling is None:
+            config = defaults(config)
+        return None if any(faults(config)) else config
+
     def versions(self, config: ModelConfig) -> list[int]:
         """The versions to be served, in ascending order. Raises LoadFailed where there is none."""
-        there = [int(each.name) for each in self.folder.iterdir() if each.is_dir() and _is_version(each.name)]
+        there = [int(name) for name in self._folders() if _is_version(name)]
         chosen = (config.version_policy or VersionPolicy()).choose(there)
         if not chosen:
-            raise LoadFailed(f"'{self.name}' has no version to serve; folders of versions have numbers for names")
+            raise LoadFailed(
+                f"'{self.name}' has no version to serve; folders of versions have numbers for names, "
+                "from 1 on and without leading zeros"
+            )
         return chosen
+
+    def passed_over(self, config: ModelConfig) -> list[str]:
+        """Sentences on folders that only look like versions, and on versions that are asked for and not there."""
+        names = self._folders()
+        policy = config.version_policy
+        asked = policy.specific.versions if policy is not None and policy.specific is not None else ()
+        return [
+            f"'{name}' is no version: their folders have numbers from 1 on, without leading zeros, for names"
+            for name in names
+            if name.isdecimal() and not _is_version(name)
+        ] + [f"version {version} is asked for and not there" for version in asked if str(version) not in names]
+
+    def _folders(self) -> list[str]:
+        return sorted(each.name for each in self.folder.iterdir() if each.is_dir())
+
+
+def _completed(config: ModelConfig, path: Path) -> ModelConfig:
+    """`config` with what the model's file says; without anything, where that would have to be loaded."""
+    if path.suffix == ".onnx":
+        file = read_onnx(path)
+        return from_file(config, file.inputs, file.outputs)
+    silent = path.suffix == ".py" and b"auto_complete_config" not in path.read_bytes()
+    return config if silent or config.max_batch_size else replace(config, input=(), output=())
 
 
 def _is_version(name: str) -> bool:
@@ -91,16 +141,21 @@ class Loader:
             require(config, text)
         for note in notes(config):
             _LOG.warning("'%s': %s", source.name, located(note, text, CONFIG))
+        for remark in source.passed_over(config):
+            _LOG.warning("'%s': %s", source.name, remark)
         makers = {"python": self._python, "ensemble": self._ensemble}
         served = makers.get(backend_of(config), self._engines)(source, config, text, folder)
+        try:
+            served.labels = labels_of(served.config, source.folder, text)
+        except BaseException:
+            served.close()
+            raise
         served.load_seconds = time.monotonic() - began
         return served
 
     def _engines(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version whose instances are engines: the first one's file completes the configuration."""
-        path = find_file(config, folder)
-        if path is not None:
-            inside(path, source.folder)
+        path = find_file(config, folder, source.folder)
         shares = self._shares(config)
         engine = open_engine(config, path, shares[0])
         try:
@@ -133,17 +188,35 @@ class Loader:
     def _ensemble(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version that is made of other models."""
         require(config, text)
+        self._require_fit(source, config, text)
         config = replace(config, version_policy=config.version_policy or VersionPolicy(latest=Latest()))
-        server = self._server
-        made = Ensemble(config, folder.name, Signature(config), self._expiry, server.submit, server.is_ready)
-        made.labels = _labels(config, source.folder)
-        return made
+        return Ensemble(config, folder.name, Signature(config), self._expiry, self._server)
+
+    def _require_fit(self, source: Source, config: ModelConfig, text: str) -> None:
+        """Raise ConfigInvalid where an ensemble fits its models neither as they lie there nor as they are served.
+
+        Of what is changed together, one is loaded first: whether all fits then, the ensemble looks itself.
+        """
+
+        def lying(step: Step) -> ModelConfig | None:
+            return source.beside(step.model_name).described(version_of(step))
+
+        def served(step: Step) -> ModelConfig | None:
+            try:
+                return self._server.find(step.model_name, version_of(step)).config
+            except SeptetError:
+                return lying(step)
+
+        ensemble = config.ensemble_scheduling or Ensembling()
+        wrong = [next(misfits(config, ensemble, find), None) for find in (lying, served)]
+        if wrong[0] is not None and wrong[1] is not None:
+            raise ConfigInvalid(located(wrong[0], text, CONFIG))
 
     def _python(self, source: Source, config: ModelConfig, text: str, folder: Path) -> Served:
         """A version whose instances are processes with the model's own code."""
-        path = find_file(config, folder)
+        path = find_file(config, folder, source.folder)
         assert path is not None
-        file = inside(path, source.folder)
+        file = path.resolve()
         if self._auto_complete and b"auto_complete_config" in file.read_bytes():
             config = completed(config, file, self._partition.cores)
         config = defaults(config, path.name)
@@ -164,7 +237,6 @@ class Loader:
     def _staff(self, source: Source, served: Served, opens: Sequence[Open]) -> Served:
         """`served` with its instances, each warmed up."""
         config = served.config
-        served.labels = _labels(config, source.folder)
 
         def warmed(open_: Open) -> Open:
             def opened() -> Executor:
@@ -204,14 +276,19 @@ class Loader:
         ]
 
 
-def _labels(config: ModelConfig, folder: Path) -> dict[str, tuple[str, ...]]:
+def labels_of(config: ModelConfig, folder: Path, text: str) -> dict[str, tuple[str, ...]]:
+    """The labels of every output that has some. Raises ConfigInvalid, at the line of `text`."""
     found = {}
-    for output in config.output:
+    for index, output in enumerate(config.output):
         if output.label_filename:
-            path = inside(folder / relative(output.label_filename), folder)
             try:
+                path = inside(folder / relative(output.label_filename), folder)
                 lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigInvalid(f"label file '{output.label_filename}' is not readable") from error
+            except (OSError, UnicodeDecodeError, RequestInvalid) as error:
+                wrong = (
+                    error if isinstance(error, RequestInvalid) else f"'{output.label_filename}' is not readable"
+                )
+                fault = Fault(f"output[{index}].label_filename", str(wrong))
+                raise ConfigInvalid(located(fault, text, CONFIG)) from error
             found[output.name] = tuple(line.strip() for line in lines if line.strip())
     return found

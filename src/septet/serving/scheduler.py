@@ -25,6 +25,8 @@ OnDropped = Callable[[Pending, SeptetError], None]
 
 Able = Callable[[], bool]
 
+Suits = Callable[[Batch], bool]
+
 
 def _always() -> bool:
     return True
@@ -99,10 +101,11 @@ class Scheduler:
             self._wake_at = _NEVER  # until the leader has looked
             self._filled.notify()
 
-    def take_idle(self) -> Batch:
+    def take_idle(self, suits: Suits) -> Batch:
         """Without waiting, what an instance that has nothing to do would run now: the caller runs it instead.
 
-        It is empty where there is no such instance; what stays in the queue is told to those who wait.
+        It is empty where there is no such instance, or the batch does not suit the caller; what stays in the queue
+        is told to those who wait.
         """
         dropped: Dropped = []
         try:
@@ -111,6 +114,9 @@ class Scheduler:
                     self._rouse()
                     return []
                 batch, _ = self._form(monotonic_ns(), dropped)
+                if batch and not suits(batch):
+                    self._queue.give_back(batch)
+                    batch = []
                 if len(self._queue):
                     self._filled.notify()
                 return batch

@@ -67,8 +67,11 @@ class LocalStorage(Storage):
 
 
 def inside(path: Path, root: Path) -> Path:
-    """`path` with every link followed. Raises RequestInvalid where that leads out of `root`."""
-    found = path.resolve()
+    """`path` with every link followed. Raises RequestInvalid where that leads out of `root`, or nowhere."""
+    try:
+        found = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that no file can have
+        raise RequestInvalid(f"'{path.name[:100]}' leads nowhere") from error
     if not found.is_relative_to(root.resolve()):
         raise RequestInvalid(f"'{path.name}' leads out of its folder")
     return found

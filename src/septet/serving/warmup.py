@@ -33,6 +33,14 @@ def warm_up(executor: Executor, config: ModelConfig, signature: Signature, folde
                     raise LoadFailed(f"warm-up '{sample.name}' failed: {answer.error}")
 
 
+def require_files(config: ModelConfig, folder: Path) -> None:
+    """Raise ConfigInvalid, RequestInvalid where a file of a warm-up is not there, or not what it is said to be."""
+    for sample in config.model_warmup:
+        for made in sample.inputs.values():
+            if made.input_data_file and made.data_type != "TYPE_INVALID":
+                _tensor(made, folder)
+
+
 def _batch(
     sample: Warmup, inputs: dict[str, Array], config: ModelConfig, signature: Signature, answers: list[Response]
 ) -> list[Pending]:

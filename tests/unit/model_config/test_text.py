@@ -106,6 +106,12 @@ def test_a_field_is_found_at_its_line(field: str, line: int | None) -> None:
     assert line_of(WHOLE, field) == line
 
 
+def test_the_first_of_several_is_found_in_what_stands_once() -> None:
+    text = "ensemble_scheduling {\n step {\n model_name: 'a'\n }\n step {\n model_name: 'b'\n }\n}"
+    lines = [line_of(text, f"ensemble_scheduling.step[{index}].model_name") for index in (0, 1)]
+    assert lines == [3, 6]
+
+
 @given(st.text(max_size=200))
 def test_no_text_does_worse_than_being_refused(text: str) -> None:
     with suppress(ConfigInvalid):

@@ -3,15 +3,31 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic_ns
 
 import numpy as np
 import pytest
 
-from septet.errors import LoadFailed, ModelFailed, ModelNotReady, RequestInvalid
+from septet.errors import (
+    DeadlineExceeded,
+    LoadFailed,
+    ModelFailed,
+    ModelNotReady,
+    ModelUnknown,
+    RequestCancelled,
+    RequestInvalid,
+    SeptetError,
+)
+from septet.model_config.ensemble import misfits
+from septet.model_config.fault import Fault
 from septet.model_config.rules import faults
 from septet.model_config.text import parse, write
-from septet.request import Request, Wanted
+from septet.request import Answer, Request, Response, Wanted
 from septet.serving.core import Core
+from septet.serving.ensemble import Ensemble
+from septet.serving.expiry import Expiry
+from septet.serving.process.questions import Found, Server
+from septet.serving.signature import Signature
 from septet.wire.shm import Regions
 from serving_made import Answers, ask, model, onnx_file, row, until
 
@@ -115,6 +131,70 @@ class TritonPythonModel:
     assert core.statistics("both")[0]["inference_stats"]["fail"]["count"] == 1
 
 
+class Asked:
+    """An ensemble whose models are asked, and answer when the test says so."""
+
+    def __init__(self, text: str) -> None:
+        config = parse(text)
+        self.steps: dict[str, tuple[Request, Answer]] = {}
+        self.ensemble = Ensemble(config, "1", Signature(config), Expiry(), Server(self._submit, self._find))
+        self.request, self.answers = Request("both", {"IN": row(1)}), Answers()
+
+    def begin(self) -> None:
+        self.ensemble.submit(self.request, self.answers)
+
+    def answer(self, model: str, error: SeptetError | None = None) -> None:
+        request, answer = self.steps[model]
+        outputs = {} if error else {wanted.name: row(1) for wanted in request.wanted}
+        answer(Response(model, outputs=outputs, error=error))
+
+    def _find(self, model: str, version: str) -> Found:
+        raise ModelUnknown(model)
+
+    def _submit(self, request: Request, answer: Answer) -> None:
+        self.steps[request.model] = request, answer
+
+
+def test_when_the_caller_is_gone_running_steps_are_cancelled_and_no_other_begins() -> None:
+    asked = Asked(ENSEMBLE)
+    asked.begin()
+    assert not asked.steps["two"][0].cancelled
+    asked.request.cancel()
+    assert asked.steps["two"][0].cancelled
+    asked.answer("two")
+    assert asked.steps.keys() == {"two"}
+    assert isinstance(asked.answers.responses[0].error, RequestCancelled)
+
+
+def test_no_step_begins_after_the_deadline() -> None:
+    late = Asked(ENSEMBLE)
+    late.request.deadline = monotonic_ns()
+    late.begin()
+    assert not late.steps
+    between = Asked(ENSEMBLE)
+    between.begin()
+    between.request.deadline = monotonic_ns()
+    between.answer("two")
+    assert between.steps.keys() == {"two"}
+    for asked in (late, between):
+        assert isinstance(asked.answers.responses[0].error, DeadlineExceeded)
+        assert asked.ensemble.statistics.failures["CANCELED"] == 1
+
+
+def test_where_one_step_fails_the_others_end() -> None:
+    after = (
+        'step { model_name: "four" input_map { key: "x" value: "SIX" } output_map { key: "y" value: "LAST" } }\n}'
+    )
+    asked = Asked(ENSEMBLE.rstrip().removesuffix("}") + after)
+    asked.begin()
+    asked.answer("two")
+    asked.answer("one", ModelFailed("no"))
+    assert asked.steps["three"][0].cancelled
+    asked.answer("three")
+    assert "four" not in asked.steps
+    assert [str(response.error) for response in asked.answers.responses] == ["no"]
+
+
 def test_a_configuration_comes_back_from_writing() -> None:
     assert parse(write(parse(ENSEMBLE))) == parse(ENSEMBLE)
 
@@ -124,6 +204,7 @@ def test_a_configuration_comes_back_from_writing() -> None:
     [
         ('value: "IN"', 'value: "nowhere"', "ensemble_scheduling.step[1].input_map", "nothing makes 'nowhere'"),
         ('value: "IN"', 'value: "SIX"', "ensemble_scheduling.step[0].input_map", "waits for itself"),
+        ('value: "IN"', 'value: "TWICE"', "input[0].name", "no step takes 'IN'"),
         ('value: "SIX"', 'value: "five"', "output[1].name", "no step makes 'SIX'"),
         ('value: "SIX"', 'value: "TWICE"', "ensemble_scheduling.step[2].output_map", "made twice"),
         ('"one"', '"both"', "ensemble_scheduling.step[2].model_name", "itself"),
@@ -140,6 +221,109 @@ def test_a_configuration_comes_back_from_writing() -> None:
 def test_every_rule_of_ensembles_is_told(old: str, new: str, field: str, words: str) -> None:
     found = list(faults(parse(ENSEMBLE.replace(old, new))))
     assert any(fault.field == field and words in fault.text for fault in found), found
+
+
+MODEL = """
+name: "NAME" backend: "null" max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 4 } output { name: "y" data_type: TYPE_FP32 dims: -1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        (
+            'key: "x" value: "IN"',
+            'key: "z" value: "IN"',
+            "step[1].input_map",
+            "'two' has no input 'z'; it has 'x'",
+        ),
+        (
+            'key: "x" value: "IN"',
+            'key: "z" value: "IN"',
+            "step[1].input_map",
+            "mapped to input 'x' of model 'two'",
+        ),
+        ('key: "y" value: "SIX"', 'key: "z" value: "SIX"', "step[0].output_map", "'three' has no output 'z'"),
+        ("max_batch_size: 4", "max_batch_size: 9", "step[0].model_name", "'three' takes batches of at most 8"),
+        ('"two"', '"whole"', "step[1].model_name", "'whole' takes no batches"),
+        ('"two"', '"int8"', "step[1].input_map", "'IN' is TYPE_FP32 [-1, 4] in ensemble 'both', but input 'x' is"),
+        (
+            '"two"',
+            '"int8"',
+            "step[0].input_map",
+            "is TYPE_INT8 [-1, -1] in model 'int8', but input 'x' is TYPE_FP32",
+        ),
+        ('"two"', '"flat"', "step[1].input_map", "but input 'x' is TYPE_FP32 [-1, 5] in model 'flat'"),
+        ('"three"', '"int8"', "output[1]", "'SIX' is TYPE_FP32 [-1, 4] in ensemble 'both', TYPE_INT8 [-1, -1] in"),
+        ('"two"', '"circle"', "step[1].model_name", "'both' is itself a part of ensemble 'circle'"),
+    ],
+)
+def test_every_misfit_is_told(old: str, new: str, field: str, words: str) -> None:
+    models = {name: parse(MODEL.replace("NAME", name)) for name in ("one", "two", "three")} | {
+        "whole": parse(
+            MODEL.replace("NAME", "whole").replace("max_batch_size: 8", "").replace("dims: 4", "dims: [ -1, 4 ]")
+        ),
+        "int8": parse(MODEL.replace("NAME", "int8").replace("FP32", "INT8")),
+        "flat": parse(MODEL.replace("NAME", "flat").replace("dims: 4", "dims: 5")),
+        "circle": parse(ENSEMBLE.replace('"both"', '"circle"').replace('"one"', '"both"')),
+    }
+
+    def found(text: str) -> list[Fault]:
+        config = parse(text)
+        assert config.ensemble_scheduling is not None
+        return list(misfits(config, config.ensemble_scheduling, lambda step: models.get(step.model_name)))
+
+    assert found(ENSEMBLE) == []
+    assert found(ENSEMBLE.replace('"three"', '"unknown"')) == []
+    told = found(ENSEMBLE.replace(old, new))
+    assert any(fault.field.endswith(field) and words in fault.text for fault in told), told
+
+
+def test_what_fits_only_the_models_there_were_is_not_served(open_: Open, tmp_path: Path) -> None:
+    core = open_(control="explicit", startup=["*"])
+    onnx_file(tmp_path / "three" / "1" / "model.onnx", 3, batch=2)  # the batch is a dimension like others now
+    core.load("three", {})
+    assert not core.model_ready("both")
+    assert "'three' takes no batches" in str(core.index(False))
+    assert "'three' takes no batches" in str(ask(core, "both", {"IN": row(1)}).error)
+    onnx_file(tmp_path / "three" / "1" / "model.onnx", 3)
+    core.load("three", {})
+    assert ask(core, "both", {"IN": row(1)}).error is None
+
+
+def test_models_that_change_together_are_loaded_in_any_order(open_: Open, tmp_path: Path) -> None:
+    def write(largest: int) -> None:
+        (tmp_path / "three" / "config.pbtxt").write_text(f"max_batch_size: {largest}")
+        (tmp_path / "both" / "config.pbtxt").write_text(
+            ENSEMBLE.replace("batch_size: 4", f"batch_size: {largest}")
+        )
+
+    write(2)
+    core = open_(control="explicit", startup=["*"])
+    write(4)
+    core.load("both", {})
+    assert "'three' takes batches of at most 2" in str(ask(core, "both", {"IN": row(1)}).error)
+    core.load("three", {})
+    assert ask(core, "both", {"IN": row(1, 4)}).error is None
+    write(2)  # what lies there fits not before what is served
+    (tmp_path / "both" / "config.pbtxt").write_text(ENSEMBLE)
+    core.load("both", {})
+    assert ask(core, "both", {"IN": row(1, 4)}).error is None
+
+
+@pytest.mark.parametrize("config", [None, "", 'backend: "openvino"'])
+def test_an_ensemble_that_does_not_fit_its_models_does_not_load(
+    open_: Open, tmp_path: Path, config: str | None
+) -> None:
+    if config is not None:
+        (tmp_path / "two" / "config.pbtxt").write_text(config)
+    (tmp_path / "both" / "config.pbtxt").write_text(
+        ENSEMBLE.replace('key: "x" value: "IN"', 'key: "z" value: "IN"')
+    )
+    words = r"line 10: ensemble_scheduling\.step\[1\]\.input_map: model 'two' has no input 'z'; it has 'x'"
+    with pytest.raises(LoadFailed, match=words):
+        open_(control="explicit", startup=["both"])
 
 
 def test_a_wrong_ensemble_does_not_load(open_: Open, tmp_path: Path) -> None:

@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of Triton's Python interface that need no server."""
 
+import asyncio
 import json
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
 
+from septet.serving.process.caller import Caller
+from septet.serving.process.channel import Channel, ChannelClosed
 from septet.serving.process.completion import ModelConfig
+from septet.serving.process.messages import Call, FromCaller, NewMetric, ReadMetric, ToCaller, Told, Update
+from septet.serving.process.metrics import MetricFamily
 from septet.serving.process.requests import InferenceRequest, InferenceResponseSender
 from septet.serving.process.tensors import (
     InferenceResponse,
@@ -21,6 +31,7 @@ from septet.serving.process.tensors import (
     serialize_byte_tensor,
     triton_string_to_numpy,
 )
+from serving_made import until
 
 X = {"name": "x", "data_type": "TYPE_FP32", "dims": [4]}
 
@@ -67,6 +78,9 @@ def test_tensors_are_arrays_of_known_types() -> None:
     for wrong in ([1.0], np.zeros(1, np.complex64)):
         with pytest.raises(TritonModelException):
             Tensor("x", wrong)  # type: ignore[arg-type]
+    for name in (None, b"x", "\ud800"):
+        with pytest.raises(TritonModelException, match="name of a tensor"):
+            Tensor(name, np.zeros(1))  # type: ignore[arg-type]
 
 
 def test_types_have_their_names_both_ways() -> None:
@@ -82,6 +96,16 @@ def test_text_is_written_with_its_length() -> None:
     encoded = serialize_byte_tensor(array).tobytes()
     assert encoded == b"\0\0\0\0\2\0\0\0ab\2\0\0\0\xc3\xa4"
     assert deserialize_bytes_tensor(encoded).tolist() == array.tolist()
+
+
+def test_elements_that_are_neither_bytes_nor_text_are_written_as_text() -> None:
+    array = np.array([3, 2.5, None, memoryview(b"ab")], object)
+    assert deserialize_bytes_tensor(serialize_byte_tensor(array).tobytes()).tolist() == [
+        b"3",
+        b"2.5",
+        b"None",
+        b"ab",
+    ]
 
 
 def test_a_response_is_tensors_or_an_error() -> None:
@@ -117,6 +141,122 @@ def test_what_a_model_cannot_have_is_told() -> None:
     ):
         with pytest.raises(TritonModelException):
             call()
+
+
+class Asked:
+    """A server that answers nothing but what is said here."""
+
+    def __init__(self, error: str = "") -> None:
+        ours, theirs = socket.socketpair()
+        self.caller = Caller(ours)
+        self.server: Channel[ToCaller, FromCaller] = Channel(theirs, FromCaller)
+        self.sent: list[FromCaller] = []
+        threading.Thread(target=self._answer, args=(error,), daemon=True).start()
+
+    def _answer(self, error: str) -> None:
+        with suppress(ChannelClosed):
+            while True:
+                self.sent.append(asked := self.server.receive())
+                if isinstance(asked, NewMetric | ReadMetric):
+                    self.server.send(Told(asked.call, 3.0, error))
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Asked]]:
+    hosts: list[Asked] = []
+
+    def become(error: str = "") -> Asked:
+        hosts.append(host := Asked(error))
+        monkeypatch.setattr("septet.serving.process.requests.HOST", [host])
+        monkeypatch.setattr("septet.serving.process.metrics.HOST", [host])
+        return host
+
+    yield become
+    for each in hosts:
+        each.server.close()
+        each.caller.close()
+
+
+def test_what_takes_longer_than_its_execution_timeout_is_an_error(host: Callable[..., Asked]) -> None:
+    asked = host()
+    request = InferenceRequest([], ["y"], "slow")
+    assert "'slow' did not answer within" in str(request.exec(execution_timeout=1_000_000).error())
+    answers = asyncio.run(request.async_exec(decoupled=True, execution_timeout=0))
+    assert [answer.error().code() for answer in answers] == ["CANCELLED"]
+    until(lambda: len(asked.sent) == 2)
+    calls = [each.request.deadline for each in asked.sent if isinstance(each, Call)]
+    assert all(deadline and deadline < time.monotonic_ns() for deadline in calls)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"parameters": {"k": [1]}},
+        {"parameters": {"k": 1 << 70}},
+        {"parameters": {"k": np.int64(1)}},
+        {"model_name": 5},
+        {"model_name": "\ud800"},
+        {"request_id": 7},
+        {"requested_output_names": [1]},
+        {"timeout": 0.5},
+    ],
+)
+def test_a_request_that_the_server_could_not_read_is_not_sent(
+    host: Callable[..., Asked], wrong: dict[str, Any]
+) -> None:
+    asked = host()
+    with pytest.raises(TritonModelException, match="cannot be sent"):
+        InferenceRequest(**wrong).exec(execution_timeout=0)
+    assert asked.sent == []
+
+
+def test_metrics_are_defined_changed_and_read(host: Callable[..., Asked]) -> None:
+    asked = host()
+    counter = MetricFamily("seen", "What was seen", MetricFamily.COUNTER).Metric(labels={"model": "m"})
+    gauge = MetricFamily(name="depth", description="", kind=MetricFamily.GAUGE).Metric()
+    sizes = MetricFamily("size", "", MetricFamily.HISTOGRAM).Metric(buckets=[1, 10])
+    counter.increment(2)
+    gauge.set(-1)
+    gauge.increment(-1)
+    sizes.observe(4)
+    assert counter.value() == 3.0
+    new = [each for each in asked.sent if isinstance(each, NewMetric)]
+    assert [(each.name, each.kind, each.labels, each.buckets) for each in new] == [
+        ("seen", "counter", {"model": "m"}, []),
+        ("depth", "gauge", {}, []),
+        ("size", "histogram", {}, [1, 10]),
+    ]
+    first = new[0].metric
+    updates = [(each.metric - first, each.value, each.add) for each in asked.sent if isinstance(each, Update)]
+    assert updates == [(0, 2, True), (1, -1, False), (1, -1, True), (2, 4, True)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: MetricFamily("no name", "", MetricFamily.COUNTER),
+        lambda: MetricFamily("seen", "", "summary"),
+        lambda: MetricFamily("seen", "", MetricFamily.COUNTER).Metric({"a": 1}),  # type: ignore[dict-item]
+        lambda: MetricFamily("seen", "", MetricFamily.COUNTER).Metric({"a b": "1"}),
+        lambda: MetricFamily("seen", "", MetricFamily.COUNTER).Metric(buckets=[1]),
+        lambda: MetricFamily("seen", "", MetricFamily.HISTOGRAM).Metric(),
+        lambda: MetricFamily("seen", "", MetricFamily.HISTOGRAM).Metric(buckets=[2, 1]),
+        lambda: MetricFamily("seen", "", MetricFamily.COUNTER).Metric().increment(-1),
+        lambda: MetricFamily("seen", "", MetricFamily.COUNTER).Metric().set(1),
+        lambda: MetricFamily("seen", "", MetricFamily.GAUGE).Metric().observe(1),
+        lambda: MetricFamily("seen", "", MetricFamily.HISTOGRAM).Metric(buckets=[1]).value(),
+    ],
+)
+def test_what_no_metric_can_do_is_told(host: Callable[..., Asked], wrong: Callable[[], object]) -> None:
+    host()
+    with pytest.raises(TritonModelException):
+        wrong()
+
+
+def test_a_metric_that_the_server_does_not_take_is_told(host: Callable[..., Asked]) -> None:
+    host("is a gauge already")
+    with pytest.raises(TritonModelException, match="is a gauge already"):
+        MetricFamily("seen", "", MetricFamily.COUNTER).Metric()
 
 
 def test_a_configuration_is_searched_by_name() -> None:

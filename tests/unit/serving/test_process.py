@@ -338,12 +338,14 @@ def test_a_model_that_cannot_start_again_refuses_until_it_can(open_: Open, root:
         ("3", "list of 1 responses, not int"),
         (
             "[pb_utils.InferenceResponse([pb_utils.Tensor('z', np.zeros((1, 4), np.float32))])]",
-            "'z' that it is not",
+            "no output 'y', but 'z', which it is not said to have",
         ),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 4)))])]", "came as FP64"),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((1, 5), np.float32))])]", r"\[5\]"),
         ("[pb_utils.InferenceResponse([pb_utils.Tensor('y', np.zeros((), np.float32))])]", "FP32"),
-        ("[object()]", "AttributeError"),
+        ("[object()]", "must be an InferenceResponse, not object"),
+        ("None", "must return a list of responses: it gave none to this request"),
+        ("[None]", "must return a list of responses: it gave none to this request"),
     ],
 )
 def test_answers_that_do_not_fit_are_errors(open_: Open, root: Path, answers: str, words: str) -> None:
@@ -354,6 +356,44 @@ def test_answers_that_do_not_fit_are_errors(open_: Open, root: Path, answers: st
         error = ask(core, "m", {"x": row(1)}).error
         assert isinstance(error, ModelFailed | InferenceFailed)
         assert re.search(words, str(error)), error
+
+
+def test_outputs_that_nobody_asked_for_are_dropped(open_: Open, root: Path) -> None:
+    source = code("y = x").replace('[pb_utils.Tensor("y", y)]', '[pb_utils.Tensor(name, y) for name in "zyx"]')
+    python(root, "m", source)
+    answer = ask(open_(), "m", {"x": row(1)})
+    assert answer.error is None
+    assert answer.outputs.keys() == {"y"}
+
+
+def test_a_response_that_cannot_be_sent_fails_its_request_alone(open_: Open, root: Path) -> None:
+    wrong = {
+        "parameters={'k': [1]}": "parameters",
+        "parameters={'k': None}": "parameters",
+        "parameters={1: 'k'}": "parameters",
+        "parameters={'k': np.int64(1)}": "int64",
+        "parameters={'k': 1 << 70}": "OverflowError",
+        "parameters='[1]'": "parameters",
+        "error=pb_utils.TritonError('\\ud800')": "UnicodeEncodeError",
+        "error=pb_utils.TritonError('no', 5)": "code",
+        "[pb_utils.Tensor('y', np.array([['\\ud800']], object))]": "UnicodeEncodeError",
+    }
+    body = f"""if x[0, 0] < {len(wrong)}:
+            wrong = {list(wrong)}[int(x[0, 0])]
+            return eval(f"pb_utils.InferenceResponse({{wrong}})", globals(), locals())
+        y = x"""
+    python(root, "m", code(body), CONFIG + "dynamic_batching { preferred_batch_size: 2 }")
+    core = open_()
+    [before] = processes()
+    for value, words in enumerate(wrong.values()):
+        answers = Answers()
+        core.submit(Request("m", {"x": row(value)}, id="wrong"), answers)
+        core.submit(Request("m", {"x": row(99)}, id="right"), answers)
+        errors = {response.id: response.error for response in answers.wait(2)}
+        assert errors["right"] is None, words
+        assert isinstance(errors["wrong"], ModelFailed), words
+        assert words in str(errors["wrong"])
+    assert processes() == [before]
 
 
 @pytest.mark.parametrize(
@@ -431,6 +471,18 @@ def test_a_model_that_answers_once_may_do_it_through_its_sender(open_: Open, roo
     assert answer.outputs["x"].tolist() == [0]
 
 
+@pytest.mark.parametrize("policy", ["", "model_transaction_policy { decoupled: true }"])
+def test_a_sender_that_is_dropped_before_the_final_response_says_so(open_: Open, root: Path, policy: str) -> None:
+    source = DECOUPLED.replace("sender.send(pb_utils.Inf", "raise ValueError; sender.send(pb_utils.Inf").replace(
+        "args=(request,)", "args=(request, request.get_response_sender())"
+    )
+    python(root, "repeat", source.replace("(self, request)", "(self, request, sender)"), REPEAT + policy)
+    answer = ask(open_(), "repeat", {"n": np.array([1], np.int32)})
+    assert answer.final
+    assert isinstance(answer.error, ModelFailed)
+    assert "dropped the request's response sender" in str(answer.error)
+
+
 def test_a_decoupled_process_that_dies_fails_what_it_had(open_: Open, root: Path) -> None:
     source = DECOUPLED.replace("import threading\n", "import threading, os, time\n").replace(
         "sender.send(flags", "time.sleep(0.1); os._exit(1); sender.send(flags"
@@ -456,6 +508,21 @@ def test_a_model_asks_another_and_knows_who_is_ready(open_: Open, root: Path) ->
     core = open_()
     assert ask(core, "asker", {"x": row(1)}).outputs["y"][0, 0] == 4
     assert "'nobody' is not found" in str(ask(core, "asker", {"x": row(0)}).error)
+
+
+def test_metrics_of_all_instances_of_a_model_are_one_on_the_servers_page(open_: Open, root: Path) -> None:
+    source = code("self.seen.increment(int(x[0, 0])); y = x * 0 + self.seen.value()").replace(
+        "self.args = args",
+        """family = pb_utils.MetricFamily(name="seen", description="Seen", kind=pb_utils.MetricFamily.COUNTER)
+        self.seen = family.Metric(labels={"model": "m"})""",
+    )
+    python(root, "m", source, CONFIG + "instance_group { count: 2 }")
+    core = open_(control="explicit", startup=["m"])
+    answers = [ask(core, "m", {"x": row(value)}).outputs["y"][0, 0] for value in (1, 2, 3)]
+    assert answers == [1, 3, 6]
+    assert '# HELP seen Seen\n# TYPE seen counter\nseen{model="m"} 6\n' in core.metrics_text()
+    core.unload("m", False)
+    until(lambda: "seen" not in core.metrics_text())
 
 
 def test_a_model_learns_that_nobody_waits_any_more(open_: Open, root: Path, tmp_path: Path) -> None:

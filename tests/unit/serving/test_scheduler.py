@@ -371,10 +371,14 @@ def test_everybody_is_answered_once_whatever_happens(expiry: Expiry, seed: int) 
 # In an idle instance's stead
 
 
+def any_batch(batch: list[Pending]) -> bool:
+    return True
+
+
 def test_nothing_is_taken_in_the_stead_of_nobody(expiry: Expiry) -> None:
     bed = Bed(expiry, plain())
     bed.put("a")
-    assert bed.scheduler.take_idle() == []
+    assert bed.scheduler.take_idle(any_batch) == []
     assert bed.take() == ["a"]
 
 
@@ -392,8 +396,8 @@ def test_what_is_taken_in_an_instances_stead_is_not_run_by_it_too(expiry: Expiry
     thread, got = taker(bed)
     for name in "ab":
         bed.put(name, rouse=False)
-    assert [pending.request.id for pending in bed.scheduler.take_idle()] == ["a", "b"]
-    assert bed.scheduler.take_idle() == []
+    assert [pending.request.id for pending in bed.scheduler.take_idle(any_batch)] == ["a", "b"]
+    assert bed.scheduler.take_idle(any_batch) == []
     bed.put("c")
     thread.join(10)
     assert got == [["c"]]
@@ -404,16 +408,26 @@ def test_what_does_not_fit_into_the_batch_is_left_to_the_instance(expiry: Expiry
     thread, got = taker(bed)
     for name in "abc":
         bed.put(name, rouse=False)
-    assert [pending.request.id for pending in bed.scheduler.take_idle()] == ["a", "b"]
+    assert [pending.request.id for pending in bed.scheduler.take_idle(any_batch)] == ["a", "b"]
     thread.join(10)
     assert got == [["c"]]
+
+
+def test_what_does_not_suit_the_other_thread_is_left_to_the_instance(expiry: Expiry) -> None:
+    bed = Bed(expiry, plain())
+    thread, got = taker(bed)
+    for name in "ab":
+        bed.put(name, rouse=False)
+    assert bed.scheduler.take_idle(lambda batch: len(batch) < 2) == []
+    thread.join(10)
+    assert got == [["a", "b"]]
 
 
 def test_what_is_to_wait_for_more_is_left_to_the_instance(expiry: Expiry) -> None:
     bed = Bed(expiry, plain(max_queue_delay_microseconds=20_000))
     thread, got = taker(bed)
     bed.put("a", rouse=False)
-    assert bed.scheduler.take_idle() == []
+    assert bed.scheduler.take_idle(any_batch) == []
     thread.join(10)
     assert got == [["a"]]
 

@@ -8,10 +8,25 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from time import monotonic_ns
 from typing import TypeAlias
 
+import msgspec
+
 from septet.serving.process.channel import Channel, ChannelClosed
-from septet.serving.process.messages import Asked, Call, Called, FromCaller, Given, Question, Reply, ToCaller
+from septet.serving.process.messages import (
+    Asked,
+    Call,
+    Called,
+    FromCaller,
+    Given,
+    NewMetric,
+    Question,
+    ReadMetric,
+    Reply,
+    ToCaller,
+    Told,
+)
 
 Make: TypeAlias = Callable[[int], FromCaller]
 
@@ -27,19 +42,40 @@ class Caller:
         self._reader: threading.Thread | None = None
 
     def call(self, request: Asked) -> Iterator[Given]:
-        """All responses of another model. Raises ChannelClosed."""
+        """All responses of another model, the last an error where they take longer than the request's deadline.
+
+        Raises ChannelClosed.
+        """
         number, answers = self._ask(lambda number: Call(number, request))
         try:
             while True:
-                answer = answers.get()
+                answer = answers.get(timeout=_left(request))
                 if not isinstance(answer, Called):
                     raise ChannelClosed("the server is gone")
                 if answer.response.outputs or answer.response.error is not None or not answer.final:
                     yield answer.response
                 if answer.final:
                     return
+        except queue.Empty:
+            yield Given([], {}, f"'{request.model}' did not answer within the execution timeout", "CANCELLED")
         finally:
             self._waiting.pop(number, None)
+
+    def define(self, metric: NewMetric) -> str:
+        """Have the server show a metric; why it does not, or empty. Raises ChannelClosed."""
+        answer = self._answer(lambda number: msgspec.structs.replace(metric, call=number))
+        if not isinstance(answer, Told):
+            raise ChannelClosed("the server is gone")
+        return answer.error
+
+    def metric(self, metric: int) -> float:
+        """The value of a metric that the server shows."""
+        answer = self._answer(lambda number: ReadMetric(number, metric))
+        return answer.value if isinstance(answer, Told) else 0.0
+
+    def send(self, message: FromCaller) -> None:
+        """Say what needs no answer. Raises ChannelClosed."""
+        self._channel.send(message)
 
     def cancelled(self, request: int) -> bool:
         """Whether nobody waits for that request any more."""
@@ -49,11 +85,18 @@ class Caller:
         """Whether another model is ready."""
         return self._question(lambda number: Question(number, model=model, version=version))
 
+    def close(self) -> None:
+        """Hang up: whoever waits for an answer is told."""
+        self._channel.close()
+
     def _question(self, make: Make) -> bool:
+        answer = self._answer(make)
+        return isinstance(answer, Reply) and answer.yes
+
+    def _answer(self, make: Make) -> ToCaller | None:
         number, answers = self._ask(make)
         try:
-            answer = answers.get()
-            return isinstance(answer, Reply) and answer.yes
+            return answers.get()
         finally:
             self._waiting.pop(number, None)
 
@@ -77,3 +120,8 @@ class Caller:
         except ChannelClosed:
             for waiting in list(self._waiting.values()):
                 waiting.put(None)
+
+
+def _left(request: Asked) -> float | None:
+    """Seconds until a request's deadline."""
+    return None if request.deadline is None else max(0.0, (request.deadline - monotonic_ns()) / 1e9)

@@ -30,7 +30,7 @@ class Channel(Generic[Out, In]):
         self._socket = sock
         self._decoder: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(receives)
         self._encoder = msgspec.msgpack.Encoder()
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()  # what is collected while a message is sent may send one of its own
         self._buffer = bytearray()
         self._seconds: float | None = None
 

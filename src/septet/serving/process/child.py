@@ -37,6 +37,7 @@ from septet.serving.process.messages import (
     Setup,
     ToProcess,
     pack,
+    sendable,
     unpack,
 )
 from septet.serving.process.requests import HOST, InferenceRequest
@@ -47,7 +48,9 @@ MODULE = "triton_python_backend_utils"
 OOM_SCORE = 500
 """As if it used half of the machine's memory besides what it uses (Linux, proc_pid_oom_score_adj(5))."""
 
-Responses = Sequence[InferenceResponse | None] | None
+_UNANSWERED = Given(
+    [], {}, "execute must return a list of responses: it gave none to this request, nor took its response sender"
+)
 
 
 class Child:
@@ -101,25 +104,32 @@ class Child:
             if inspect.isawaitable(responses):
                 assert self._loop is not None
                 responses = asyncio.run_coroutine_threadsafe(_awaited(responses), self._loop).result()
-            return self._done(responses, len(requests))
+            return self._done(requests, responses)
         except MemoryError as error:
             if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
-                return Failed(_told(error))
+                return _failed(requests, _told(error))
             traceback.print_exception(error)
             os._exit(OUT_OF_MEMORY)  # what the model has leaked goes with its process
         except Exception as error:
-            return Failed(_told(error))
+            return _failed(requests, _told(error))
 
-    def _done(self, responses: Responses, count: int) -> FromProcess:
-        if responses is None:  # everything is sent by the response senders
-            return Done([None] * count)
-        if self._decoupled:
-            return Failed("execute of a decoupled model must return None")
-        if not isinstance(responses, list | tuple) or len(responses) != count:
+    def _done(self, requests: Sequence[InferenceRequest], responses: Any) -> FromProcess:
+        if responses is None:
+            responses = [None] * len(requests)
+        elif self._decoupled:
+            return _failed(requests, "execute of a decoupled model must return None")
+        if not isinstance(responses, list | tuple) or len(responses) != len(requests):
             have = len(responses) if isinstance(responses, list | tuple) else type(responses).__name__
-            return Failed(f"execute must return a list of {count} responses, not {have}")
+            return _failed(requests, f"execute must return a list of {len(requests)} responses, not {have}")
         self._outputs.clear()
-        return Done([_given(each, self._outputs) for each in responses])
+        return Done([self._returned(*each) for each in zip(requests, responses, strict=True)])
+
+    def _returned(self, request: InferenceRequest, response: Any) -> Given | None:
+        """What ``execute`` returned for a request; ``None`` where that is answered by its response sender."""
+        if response is not None:
+            request.returned()
+            return given_of(response, self._outputs)
+        return None if self._decoupled or request.has_sender else _UNANSWERED
 
     def _request(self, asked: Asked) -> InferenceRequest:
         parameters = dict(asked.parameters)
@@ -137,23 +147,42 @@ class Child:
             parameters,
         )
         request.came(asked.number, self._send)
+        if self._decoupled:
+            request.get_response_sender()  # which says so where the model drops the request
         return request
 
     def _send(self, number: int, response: InferenceResponse | None, final: bool) -> None:
-        given = None if response is None else _given(response, None)
+        given = None if response is None else given_of(response, None)
         self._channel.send(Sent(number, given, final))
+
+
+def _failed(requests: Sequence[InferenceRequest], text: str) -> Failed:
+    """``execute`` as a whole failed: that is the answer to all of `requests`."""
+    for request in requests:
+        request.returned()
+    return Failed(text)
 
 
 def _correlation(value: object) -> int | str:
     return value if isinstance(value, int | str) else 0
 
 
-def _given(response: InferenceResponse | None, arena: Arena | None) -> Given | None:
-    if response is None:
-        return None
+def given_of(response: Any, arena: Arena | None) -> Given:
+    """A response as it is sent; an error where a model's response is none, or cannot be sent."""
+    try:
+        if not isinstance(response, InferenceResponse):
+            raise TypeError(f"a response must be an InferenceResponse, not {type(response).__name__}")
+        return sendable(_given(response, arena))
+    except MemoryError:
+        raise
+    except Exception as error:
+        return Given([], {}, _told(error))
+
+
+def _given(response: InferenceResponse, arena: Arena | None) -> Given:
     error = response.error()
     if error is not None:
-        code = error.code() if isinstance(error, TritonError) else "INTERNAL"
+        code = error.code() if isinstance(error, TritonError) else TritonError.INTERNAL
         return Given([], {}, str(error), code)
     outputs = [pack(each.name(), each.as_numpy(), arena) for each in response.output_tensors()]
     return Given(outputs, response.given_parameters)
@@ -206,7 +235,8 @@ async def _awaited(responses: Any) -> Any:
 def _told(error: BaseException) -> str:
     """One line for the client; where it came from is for the log."""
     traceback.print_exception(error)
-    return " ".join(f"{type(error).__name__}: {error}".split())[:1_000]
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:1_000]
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _end_with_parent(lifeline: int) -> None:

@@ -25,7 +25,7 @@ class TritonPythonModel:
         """Open the engine. Raises SeptetError."""
         config = parse_json(args["model_config"])
         folder = Path(args["model_repository"], args["model_version"])
-        self._engine = open_engine(config, find_file(config, folder), Cpu.detect().partition())
+        self._engine = open_engine(config, find_file(config, folder, folder.parent), Cpu.detect().partition())
         self._engine.batched = has_batches(config)
         self._batched = config.max_batch_size > 0
         self._gather = Gather(config, Signature(config))

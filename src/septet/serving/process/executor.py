@@ -30,6 +30,7 @@ from septet.serving.process.messages import (
 )
 from septet.serving.process.process import Process
 from septet.serving.process.questions import Server
+from septet.serving.registry import Share
 from septet.serving.signature import Signature
 from septet.serving.statistics import Phases, Statistics
 from septet.tensor import KSERVE_NAMES, Array
@@ -84,8 +85,12 @@ class ProcessExecutor(Executor):
         self._dead = threading.Event()
         self._changed = threading.Condition()
         self._on_death: Callable[[], None] = lambda: None
+        self._share = Share(server.registry)
         self._process = Process(
-            cores, lambda asked, process: server.asked(asked, process, self._cancelled), self._died, limits.memory
+            cores,
+            lambda asked, process: server.asked(asked, process, self._cancelled, self._share),
+            self._died,
+            limits.memory,
         )
         self._process.set_up(setup, limits.start)
         self._ends: queue.SimpleQueue[Done | Failed | None] = queue.SimpleQueue()
@@ -212,7 +217,7 @@ class ProcessExecutor(Executor):
         if opened is None:
             return
         if not self._decoupled:
-            opened.last = sent.response or opened.last
+            opened.last = opened.last or sent.response  # a second one is none that anybody waits for
             if sent.final:
                 self._open.pop(sent.number)
                 none = Given([], {}, "the model sent no response")
@@ -243,17 +248,22 @@ class ProcessExecutor(Executor):
         opened.statistics.executed([opened.pending], Phases(opened.begin, opened.infer, now, now))
 
     def _outputs(self, given: Given, pending: Pending, arena: Arena | None) -> dict[str, Array]:
-        """A response's tensors. Raises ModelFailed, InferenceFailed (not what the model is said to give)."""
+        """A response's tensors, without those that the model is not said to have, as in Triton.
+
+        Raises ModelFailed, InferenceFailed (not what the model is said to give; such a tensor in another's place).
+        """
         if given.error is not None:
             raise ModelFailed(
                 given.error, Status[given.code] if given.code in Status.__members__ else Status.INTERNAL
             )
         outputs: dict[str, Array] = {}
         wanted = {each.name for each in pending.request.wanted} if pending.request.wanted else _NONE
+        unknown = ""
         for packed in given.outputs:
             slot = self._signature.outputs.get(packed.name)
             if slot is None:
-                raise InferenceFailed(f"the model gave an output '{packed.name}' that it is not said to have")
+                unknown = f", but '{packed.name}', which it is not said to have"
+                continue
             try:
                 array = unpack(packed, arena)
             except ValueError as error:
@@ -270,8 +280,9 @@ class ProcessExecutor(Executor):
                 )
             if not wanted or slot.name in wanted:
                 outputs[slot.name] = array
-        if wanted and (missing := wanted - outputs.keys()):
-            raise InferenceFailed(f"the model gave no output '{min(missing)}'")
+        expected = wanted or (self._signature.outputs.keys() if unknown else _NONE)
+        if missing := expected - outputs.keys():
+            raise InferenceFailed(f"the model gave no output '{min(missing)}'{unknown}")
         return outputs
 
     def _listen(self) -> None:
@@ -301,6 +312,7 @@ class ProcessExecutor(Executor):
         return opened is None or opened.pending.request.cancelled
 
     def _died(self) -> None:
+        self._share.close()
         self._dead.set()
         self._notify()
         self._on_death()

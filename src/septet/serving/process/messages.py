@@ -43,7 +43,7 @@ class Setup(msgspec.Struct, tag=True):
 
 
 class Asked(msgspec.Struct, array_like=True):
-    """A request. `number` is its own as long as the process lives."""
+    """A request. `number` is its own as long as the process lives; `deadline` is in ns of the monotonic clock."""
 
     number: int
     model: str
@@ -53,6 +53,7 @@ class Asked(msgspec.Struct, array_like=True):
     wanted: list[str]
     parameters: Parameters
     timeout: int = 0
+    deadline: int | None = None
 
 
 class Execute(msgspec.Struct, tag=True):
@@ -68,6 +69,36 @@ class Given(msgspec.Struct, array_like=True):
     parameters: Parameters = {}
     error: str | None = None
     code: str = "INTERNAL"
+
+
+class _Said(msgspec.Struct):
+    """What a model itself wrote into a response; the fields are for the error that says where it is wrong."""
+
+    parameters: Parameters
+    error: str | None
+    code: str
+
+
+_SAID = msgspec.msgpack.Decoder(_Said)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def sendable(given: Given) -> Given:
+    """`given`, where the other side can read what a model wrote into it beside tensors.
+
+    Raises TypeError, ValueError, OverflowError: a message that holds it would end the process.
+    """
+    if given.parameters or given.error is not None:
+        _SAID.decode(_ENCODER.encode(_Said(given.parameters, given.error, given.code)))
+    return given
+
+
+_ASKED = msgspec.msgpack.Decoder(Asked)
+
+
+def readable(asked: Asked) -> Asked:
+    """A model's own request as the server reads it. Raises as `sendable` does, for the same reason."""
+    return _ASKED.decode(_ENCODER.encode(asked))
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -120,6 +151,41 @@ class Question(msgspec.Struct, tag=True):
     version: str = ""
 
 
+class NewMetric(msgspec.Struct, tag=True):
+    """A model defines a metric, which is its `metric`-th. `buckets` are the bounds of a histogram."""
+
+    call: int
+    metric: int
+    name: str
+    kind: str
+    help: str
+    labels: dict[str, str]
+    buckets: list[float]
+
+
+class Update(msgspec.Struct, tag=True):
+    """A metric is set, or there is something to `add`; nobody waits for an answer."""
+
+    metric: int
+    value: float
+    add: bool
+
+
+class ReadMetric(msgspec.Struct, tag=True):
+    """What is the value of a metric?"""
+
+    call: int
+    metric: int
+
+
+class Told(msgspec.Struct, tag=True):
+    """The answer to `NewMetric`, where an `error` says why not, and to `ReadMetric`."""
+
+    call: int
+    value: float = 0.0
+    error: str = ""
+
+
 class Reply(msgspec.Struct, tag=True):
     """Yes or no to a `Question`."""
 
@@ -133,8 +199,8 @@ class Finish(msgspec.Struct, tag=True):
 
 ToProcess: TypeAlias = Setup | Execute | Finish
 FromProcess: TypeAlias = Ready | Failed | Done | Sent
-ToCaller: TypeAlias = Called | Reply
-FromCaller: TypeAlias = Call | Question
+ToCaller: TypeAlias = Called | Reply | Told
+FromCaller: TypeAlias = Call | Question | NewMetric | Update | ReadMetric
 
 
 def pack(name: str, array: Array, arena: Arena | None) -> Packed:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from septet.serving.process.completion import ModelConfig
+from septet.serving.process.metrics import Metric, MetricFamily
 from septet.serving.process.requests import (
     HOST,
     TRITONSERVER_REQUEST_FLAG_SEQUENCE_END,
@@ -47,6 +48,8 @@ __all__ = [
     "InferenceResponse",
     "InferenceResponseSender",
     "Logger",
+    "Metric",
+    "MetricFamily",
     "ModelConfig",
     "PreferredMemory",
     "Tensor",
@@ -81,7 +84,7 @@ def using_decoupled_model_transaction_policy(model_config: Mapping[str, Any]) ->
 
 def is_model_ready(model_name: str, model_version: str = "") -> bool:
     """Whether another model of the server is ready."""
-    return HOST[0].caller.ready(model_name, model_version)
+    return HOST[0].caller.ready(str(model_name), str(model_version))
 
 
 class Logger:

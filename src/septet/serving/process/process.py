@@ -27,6 +27,7 @@ from septet.serving.process.messages import (
     ToCaller,
     ToProcess,
 )
+from septet.serving.process.outbox import Outbox
 
 _MODULE = "septet.serving.process.child"
 _PYTHON = ("-P", "-u")
@@ -77,7 +78,8 @@ class Process:
             if memory is not None:
                 resource.prlimit(self._popen.pid, resource.RLIMIT_DATA, (memory, memory))
         self.channel: Channel[ToProcess, FromProcess] = Channel(ours, FromProcess)
-        self.calls: Channel[ToCaller, FromCaller] = Channel(our_calls, FromCaller)
+        self._calls: Channel[ToCaller, FromCaller] = Channel(our_calls, FromCaller)
+        self.answers = Outbox(self._calls, f"septet-answers-{self.pid}")
         self._closing = threading.Lock()
         self._closed = False
         self._listener = threading.Thread(
@@ -169,7 +171,8 @@ class Process:
         self.kill()
         os.close(self._lifeline)
         self.channel.close()
-        self.calls.close()
+        self.answers.close()
+        self._calls.close()
         if threading.current_thread() is not self._listener:
             self._listener.join()
         self.inputs.close()
@@ -178,6 +181,6 @@ class Process:
     def _listen(self, on_question: OnQuestion, on_death: Callable[[], None]) -> None:
         try:
             while True:
-                on_question(self.calls.receive(), self)
+                on_question(self._calls.receive(), self)
         except ChannelClosed:
             on_death()

@@ -1,47 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model in a process may ask its server: other models, and whether somebody still waits."""
+"""What a model in a process may ask its server: other models, metrics, and whether somebody still waits."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from septet.errors import RequestInvalid, SeptetError
+from septet.errors import ModelUnknown, RequestInvalid, SeptetError
+from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request, Response, Wanted
-from septet.serving.process.channel import ChannelClosed
-from septet.serving.process.messages import Asked, Call, Called, FromCaller, Given, Reply, pack, unpack
+from septet.serving.process.messages import (
+    Asked,
+    Call,
+    Called,
+    FromCaller,
+    Given,
+    NewMetric,
+    Question,
+    ReadMetric,
+    Reply,
+    Told,
+    Update,
+    pack,
+    unpack,
+)
 from septet.serving.process.process import Process
+from septet.serving.registry import Registry, Share
 
 _LOG = logging.getLogger("septet.serving")
 
 
+class Found(Protocol):
+    """A version of a model that is served."""
+
+    config: ModelConfig
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer at this moment."""
+        ...
+
+
 @dataclass(frozen=True)
 class Server:
-    """The server's ways in: `submit` takes a request, `is_ready` knows a model and a version."""
+    """The server's ways in: `submit` takes a request; `find` knows a version of a model, or raises SeptetError."""
 
     submit: Callable[[Request, Answer], None]
-    is_ready: Callable[[str, str], bool]
+    find: Callable[[str, str], Found]
+    registry: Registry = field(default_factory=Registry)
+    """The metrics that models define."""
 
-    def asked(self, asked: FromCaller, process: Process, cancelled: Callable[[int], bool]) -> None:
-        """Answer a question, now or when the other model does."""
-        if isinstance(asked, Call):
-            self._call(asked, process)
-            return
-        with suppress(ChannelClosed):
-            process.calls.send(Reply(asked.call, self._ready(asked) if asked.model else cancelled(asked.number)))
-
-    def _ready(self, asked: FromCaller) -> bool:
+    def is_ready(self, model: str, version: str) -> bool:
+        """Whether a version is there, and can answer at this moment."""
         try:
-            return not isinstance(asked, Call) and self.is_ready(asked.model, asked.version)
+            return self.find(model, version).ready
         except SeptetError:
             return False
 
+    def asked(self, asked: FromCaller, process: Process, cancelled: Callable[[int], bool], share: Share) -> None:
+        """Answer a question, now or when the other model does; `share` are the metrics of the process."""
+        if isinstance(asked, Call):
+            self._call(asked, process)
+        elif isinstance(asked, Question):
+            yes = self.is_ready(asked.model, asked.version) if asked.model else cancelled(asked.number)
+            process.answers.send(Reply(asked.call, yes))
+        elif isinstance(asked, Update):
+            share.update(asked.metric, asked.value, add=asked.add)
+        elif isinstance(asked, ReadMetric):
+            process.answers.send(Told(asked.call, share.read(asked.metric)))
+        else:
+            process.answers.send(Told(asked.call, error=_define(asked, share)))
+
     def _call(self, call: Call, process: Process) -> None:
         def answer(response: Response) -> None:
-            with suppress(ChannelClosed):  # the model that asked is gone
-                process.calls.send(Called(call.call, _given(response), response.final))
+            process.answers.send(Called(call.call, _given(response), response.final))
 
         try:
             request = _request(call.request)
@@ -49,6 +83,27 @@ class Server:
             answer(Response(call.request.model, error=error))
         else:
             self.submit(request, answer)
+
+
+def _refuse(request: Request, answer: Answer) -> None:
+    answer(Response(request.model, error=ModelUnknown(f"'{request.model}' is not served")))
+
+
+def _nobody(model: str, version: str) -> Found:
+    raise ModelUnknown(f"'{model}' is not served")
+
+
+ALONE = Server(_refuse, _nobody)
+"""Of a model that is looked at and not served: there are no others."""
+
+
+def _define(new: NewMetric, share: Share) -> str:
+    """Why a model cannot have a metric, or empty."""
+    try:
+        share.hold(new.metric, new.name, new.kind, new.help, new.labels, new.buckets)
+    except RequestInvalid as error:
+        return str(error)
+    return ""
 
 
 def _request(asked: Asked) -> Request:
@@ -60,7 +115,7 @@ def _request(asked: Asked) -> Request:
     if asked.timeout:
         parameters["timeout"] = asked.timeout
     wanted = tuple(Wanted(name) for name in asked.wanted)
-    return Request(asked.model, inputs, asked.version, asked.id, wanted, parameters)
+    return Request(asked.model, inputs, asked.version, asked.id, wanted, parameters, deadline=asked.deadline)
 
 
 def _given(response: Response) -> Given:

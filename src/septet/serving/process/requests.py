@@ -7,11 +7,14 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic_ns
 from typing import Any, Protocol
 
 from septet.serving.process.caller import Caller
 from septet.serving.process.channel import ChannelClosed
-from septet.serving.process.messages import Asked, Given, pack, unpack
+from septet.serving.process.messages import Asked, Given, pack, readable, unpack
 from septet.serving.process.tensors import (
     InferenceResponse,
     PreferredMemory,
@@ -68,6 +71,16 @@ class InferenceRequest:
         """It came from the server, as request `number`; `send` is for its responses."""
         self._number, self._send = number, send
 
+    @property
+    def has_sender(self) -> bool:
+        """Whether the model took the response sender, and so may still answer."""
+        return self._sender is not None
+
+    def returned(self) -> None:
+        """What ``execute`` returned, or raised, is the answer: the response sender has nothing to say any more."""
+        if self._sender is not None:
+            self._sender.close()
+
     def inputs(self) -> list[Tensor]:
         """The input tensors."""
         return self._inputs
@@ -114,26 +127,30 @@ class InferenceRequest:
 
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the response any more."""
-        return self._number >= 0 and HOST[0].caller.cancelled(self._number)
+        return self._number >= 0 and _is_cancelled(self._number)
 
     def get_response_sender(self) -> InferenceResponseSender:
         """What sends this request's responses. Raises TritonModelException for a request of one's own."""
         if self._send is None:
             raise TritonModelException("only a request that came from the server has a response sender")
         if self._sender is None:
-            self._sender = InferenceResponseSender(self._number, self._send, self.is_cancelled)
+            # not this request's method: a circle would keep both until the next collection
+            self._sender = InferenceResponseSender(self._number, self._send, partial(_is_cancelled, self._number))
         return self._sender
 
-    def exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:
-        """Ask the model and wait: its response, or with `decoupled` an iterator of responses."""
-        answers = self._answers()
+    def exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
+        """Ask the model and wait: its response, or with `decoupled` an iterator of responses.
+
+        What takes longer than `execution_timeout`, in ns (-1 is for ever), is an error.
+        """
+        answers = self._answers(None if execution_timeout < 0 else monotonic_ns() + int(execution_timeout))
         return answers if decoupled else next(answers, InferenceResponse())
 
-    async def async_exec(self, decoupled: bool = False, execution_timeout: float | None = None) -> Any:
+    async def async_exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
         """The same without holding up other coroutines."""
-        return await asyncio.to_thread(self.exec, decoupled)
+        return await asyncio.to_thread(self.exec, decoupled, execution_timeout)
 
-    def _answers(self) -> Iterator[InferenceResponse]:
+    def _answers(self, deadline: int | None) -> Iterator[InferenceResponse]:
         parameters = dict(self._parameters)
         if self._correlation:
             parameters["sequence_id"] = self._correlation
@@ -144,16 +161,26 @@ class InferenceRequest:
             self._model,
             "" if self._version < 0 else str(self._version),
             self._id,
-            [pack(each.name(), each.as_numpy(), None) for each in self._inputs],
+            [],
             self._wanted,
             parameters,
             self._timeout,
+            deadline,
         )
+        try:
+            asked = readable(asked)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TritonModelException(f"the request cannot be sent: {error}") from error
+        asked.inputs = [pack(each.name(), each.as_numpy(), None) for each in self._inputs]
         try:
             for given in HOST[0].caller.call(asked):
                 yield response_of(given)
         except ChannelClosed as error:
             raise TritonModelException("the server is gone") from error
+
+
+def _is_cancelled(number: int) -> bool:
+    return HOST[0].caller.cancelled(number)
 
 
 def response_of(given: Given) -> InferenceResponse:
@@ -166,7 +193,10 @@ def response_of(given: Given) -> InferenceResponse:
 
 
 class InferenceResponseSender:
-    """Sends any number of responses to one request, the last with ``TRITONSERVER_RESPONSE_COMPLETE_FINAL``."""
+    """Sends any number of responses to one request, the last with ``TRITONSERVER_RESPONSE_COMPLETE_FINAL``.
+
+    One that the model drops before, as a thread does that an exception ends, says so: nobody waits for ever.
+    """
 
     def __init__(self, number: int, send: Send, cancelled: Callable[[], bool]) -> None:
         self._number, self._send, self._cancelled = number, send, cancelled
@@ -188,3 +218,15 @@ class InferenceResponseSender:
     def is_cancelled(self) -> bool:
         """Whether nobody waits for the responses any more."""
         return self._cancelled()
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        self._closed = True
+
+    def __del__(self) -> None:
+        if not self._closed:
+            with suppress(ChannelClosed):
+                self._send(self._number, InferenceResponse(error=_DROPPED), True)
+
+
+_DROPPED = TritonError("the model dropped the request's response sender before the final response")

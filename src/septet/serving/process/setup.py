@@ -15,6 +15,8 @@ from septet.serving.process import engine_model
 from septet.serving.process.executor import Limits
 from septet.serving.process.messages import Setup
 from septet.serving.process.process import Process
+from septet.serving.process.questions import ALONE
+from septet.serving.registry import Share
 from septet.wire.configuration import config_document
 
 ENGINE_FILE = Path(engine_model.__file__)
@@ -30,7 +32,13 @@ def setup_of(config: ModelConfig, instance: str, folder: Path, file: Path, *, co
 def completed(config: ModelConfig, file: Path, cores: Sequence[int]) -> ModelConfig:
     """`config` as the model's ``auto_complete_config`` completes it. Raises LoadFailed, ConfigInvalid."""
     limits = limits_of(config)
-    process = Process(cores, lambda asked, process: None, lambda: None, limits.memory)
+    share = Share(ALONE.registry)
+    process = Process(
+        cores,
+        lambda asked, process: ALONE.asked(asked, process, lambda number: False, share),
+        share.close,
+        limits.memory,
+    )
     try:
         setup = setup_of(config, f"{config.name} (auto_complete_config)", file.parent, file, complete=True)
         return parse_json(process.set_up(setup, limits.start).config, f"'{config.name}': auto_complete_config")

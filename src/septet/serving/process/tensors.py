@@ -55,6 +55,10 @@ class Tensor:
             raise TritonModelException(f"tensor '{name}' must be a numpy array, not {type(array).__name__}")
         if array.dtype.kind not in "OSU" and array.dtype not in KSERVE_NAMES:
             raise TritonModelException(f"tensor '{name}': there is no datatype for {array.dtype}")
+        try:
+            name.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise TritonModelException(f"{name!r} cannot be the name of a tensor") from None
         self._name = name
         self._array = array
 
