@@ -11,13 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from septet.errors import RequestInvalid, SeptetError, Unsupported
-from septet.request import Response
+from septet.request import Request, Response
 from septet.serving.failure import told
 from septet.serving.generate import Generation
 from septet.serving.http import BINARY, JSON, Exchange
@@ -28,7 +28,7 @@ from septet.serving.rpc import statistics_of
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
 from septet.wire.encoding import LONG, accepted, compress, decompress
-from septet.wire.head import check_name
+from septet.wire.head import Draft, check_name
 from septet.wire.memory import Memory
 
 LARGE = 64 << 10
@@ -55,6 +55,7 @@ class Found:
 
 
 Server = Callable[[Exchange, Found], None]
+Result = TypeVar("Result")
 
 
 class Routes:
@@ -96,18 +97,12 @@ class Routes:
             self._inflated(exchange, decompress(exchange.body, encoding.lower(), self._limit))
             serve(exchange, found)
         else:
-            task = self._loop.run_in_executor(
-                self._executor, decompress, exchange.body, encoding.lower(), self._limit
-            )
-            task.add_done_callback(partial(self._decompressed, exchange, found, serve))
+            work = partial(decompress, exchange.body, encoding.lower(), self._limit)
+            self._beside(exchange, work, partial(self._serve_inflated, found, serve))
 
-    def _decompressed(self, exchange: Exchange, found: Found, serve: Server, task: asyncio.Future[bytes]) -> None:
-        try:
-            self._inflated(exchange, task.result())
-            if not exchange.answered:
-                serve(exchange, found)
-        except Exception as error:
-            refuse(exchange, error)
+    def _serve_inflated(self, found: Found, serve: Server, exchange: Exchange, plain: bytes) -> None:
+        self._inflated(exchange, plain)
+        serve(exchange, found)
 
     def _inflated(self, exchange: Exchange, plain: bytes) -> None:
         exchange.hold(len(plain))
@@ -120,29 +115,37 @@ class Routes:
         if length == 0 and body:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
-            self._submit(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
+            self._take(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
         elif length <= LONG_DOCUMENT:
-            self._submit(exchange, wire.read_request(model, version, body, length, self._plane.regions))
+            self._take(exchange, wire.read_request(model, version, body, length))
         else:
-            work = partial(wire.read_request, model, version, body, length, self._plane.regions)
-            task = self._loop.run_in_executor(self._executor, work)
-            task.add_done_callback(partial(self._read, exchange))
+            work = partial(wire.read_request, model, version, body, length)
+            self._beside(exchange, work, self._take)
 
-    def _read(self, exchange: Exchange, task: asyncio.Future[wire.Read]) -> None:
-        """On the loop, with a request whose document is long."""
-        try:
-            read = task.result()
-            if not exchange.answered:
-                self._submit(exchange, read)
-        except Exception as error:
-            refuse(exchange, error)
+    def _take(self, exchange: Exchange, draft: Draft) -> None:
+        """Read the elements of a request, many beside the loop, and only if the model takes so many."""
+        room = draft.room()
+        if room <= LONG_DOCUMENT:
+            self._submit(exchange, draft.request(self._plane.regions), binary=draft.binary)
+            return
+        self._plane.admit(draft.outline())
+        exchange.hold(len(exchange.body) + room)
+        work = partial(draft.request, self._plane.regions)
+        self._beside(exchange, work, partial(self._submit, binary=draft.binary))
 
-    def _submit(self, exchange: Exchange, read: wire.Read) -> None:
-        exchange.request = read.request
+    def _beside(
+        self, exchange: Exchange, work: Callable[[], Result], then: Callable[[Exchange, Result], None]
+    ) -> None:
+        """Do `work` beside the loop, and `then`, on it, what is to be done with the result."""
+        task = self._loop.run_in_executor(self._executor, work)
+        task.add_done_callback(partial(_go_on, exchange, then))
+
+    def _submit(self, exchange: Exchange, request: Request, *, binary: bool) -> None:
+        exchange.request = request
         exchange.body = b""
-        self._mailbox.ask(read.request, partial(self._answer, exchange, read))
+        self._mailbox.ask(request, partial(self._answer, exchange, request, binary))
 
-    def _answer(self, exchange: Exchange, read: wire.Read, response: Response) -> None:
+    def _answer(self, exchange: Exchange, request: Request, binary: bool, response: Response) -> None:
         """On the loop, with the model's answer."""
         if exchange.answered:
             return
@@ -150,28 +153,20 @@ class Routes:
             if response.error is not None:
                 raise response.error
             if not response.final:
-                read.request.cancel()
+                request.cancel()
                 raise Unsupported("a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream")
-            if read.request.wanted:
-                response = classified(self._plane, read.request, response)
-            listed = not read.binary or read.request.wanted
-            if listed and wire.listed(read.request, response, read.binary) > LONG_DOCUMENT:
-                work = partial(wire.write_response, read.request, response, self._plane.regions, read.binary)
-                task = self._loop.run_in_executor(self._executor, work)
-                task.add_done_callback(partial(self._written, exchange))
+            if request.wanted:
+                response = classified(self._plane, request, response)
+            listed = not binary or request.wanted
+            if listed and wire.listed(request, response, binary) > LONG_DOCUMENT:
+                work = partial(wire.write_response, request, response, self._plane.regions, binary)
+                self._beside(exchange, work, self._send)
                 return
-            body = wire.write_response(read.request, response, self._plane.regions, read.binary)
+            body = wire.write_response(request, response, self._plane.regions, binary)
         except Exception as error:
             refuse(exchange, error)
             return
         self._send(exchange, body)
-
-    def _written(self, exchange: Exchange, task: asyncio.Future[wire.Body]) -> None:
-        """On the loop, with an answer that took long to write."""
-        try:
-            self._send(exchange, task.result())
-        except Exception as error:
-            refuse(exchange, error)
 
     def _send(self, exchange: Exchange, body: wire.Body) -> None:
         exchange.request = None
@@ -212,6 +207,16 @@ class Routes:
         else:
             task = self._loop.run_in_executor(self._executor, work)
             task.add_done_callback(lambda done: _managed(exchange, done.result))
+
+
+def _go_on(exchange: Exchange, then: Callable[[Exchange, Result], None], task: asyncio.Future[Result]) -> None:
+    """On the loop, with what was done beside it."""
+    try:
+        result = task.result()
+        if not exchange.answered:
+            then(exchange, result)
+    except Exception as error:
+        refuse(exchange, error)
 
 
 def _handled(handler: Handler, plane: Plane, names: Names, body: bytes) -> bytes:

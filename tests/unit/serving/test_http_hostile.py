@@ -23,6 +23,7 @@ from fake_plane import Running, Start
 from septet.request import Request
 from septet.serving import routes
 from septet.serving.http import HttpLimits
+from septet.wire import head as drafts
 from septet.wire import json as wire
 from septet.wire.encoding import decompress
 from serving_made import until
@@ -305,12 +306,16 @@ def test_a_body_is_inflated_beside_the_loop(running: Running, monkeypatch: pytes
 def test_long_lists_are_read_and_written_beside_the_loop(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = {"read": threading.Event(), "write": threading.Event()}
-    read, write = wire.read_request, wire.write_response
+    served = {step: threading.Event() for step in ("document", "elements", "write")}
+    read, bind, write = wire.read_request, drafts.bind, wire.write_response
 
-    def slow_read(*given: Any) -> wire.Read:
-        assert len(given[2]) < 100_000 or served["read"].wait(20), "nobody else was served meanwhile"
+    def slow_read(*given: Any) -> drafts.Draft:
+        assert len(given[2]) < 100_000 or served["document"].wait(20), "nobody else was served meanwhile"
         return read(*given)
+
+    def slow_bind(given: drafts.Head, *more: Any) -> Request:
+        assert given.viewed or served["elements"].wait(20), "nobody else was served meanwhile"
+        return bind(given, *more)
 
     def slow_write(*given: Any) -> wire.Body:
         large = given[1].outputs["OUTPUT0"].size > 1_000
@@ -318,21 +323,61 @@ def test_long_lists_are_read_and_written_beside_the_loop(
         return write(*given)
 
     monkeypatch.setattr(wire, "read_request", slow_read)
+    monkeypatch.setattr(drafts, "bind", slow_bind)
     monkeypatch.setattr(wire, "write_response", slow_write)
     data = list(range(200_000))
     tensor = {"name": "INPUT0", "datatype": "INT32", "shape": [len(data)], "data": data}
     with dial(running) as talk:
         talk.sendall(post("/v2/models/identity/infer", json.dumps({"inputs": [tensor]}).encode()))
-        for step in ("read", "write"):
+        for step in served:
             assert still_serves(running)
             served[step].set()
-            until(lambda: any(request.inputs["INPUT0"].size == len(data) for request in running.plane.requests))
         ((status, _, body),) = answers(talk)
     assert status == 200
     assert json.loads(body)["outputs"][0]["data"] == data
 
 
+def texts(model: str, count: int, shape: list[int]) -> bytes:
+    """A request that brings `count` empty texts in binary."""
+    raw = bytes(4 * count)
+    tensor = {"name": "INPUT0", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": len(raw)}}
+    document = json.dumps({"inputs": [tensor]}).encode()
+    return post(f"/v2/models/{model}/infer", document + raw, f"Inference-Header-Content-Length: {len(document)}")
+
+
+def test_many_texts_are_read_beside_the_loop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, bind = threading.Event(), drafts.bind
+
+    def slowly(given: drafts.Head, *more: Any) -> Request:
+        assert given.viewed or served.wait(20), "nobody else was served meanwhile"
+        return bind(given, *more)
+
+    monkeypatch.setattr(drafts, "bind", slowly)
+    with dial(running) as talk:
+        talk.sendall(texts("identity", 50_000, [50_000]))
+        assert still_serves(running)
+        served.set()
+        assert answers(talk)[0][0] == 200
+    assert running.plane.requests[-1].inputs["INPUT0"].tolist() == [b""] * 50_000
+
+
+def test_texts_that_nobody_takes_are_not_read(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "bind", lambda *given: pytest.fail("elements were read"))
+    assert ask(running, texts("nobody", 50_000, [50_000]))[0][0] == 404
+    assert ask(running, texts("identity", 50_000, [50_001]))[0][0] == 400
+    assert ask(running, texts("identity", 50_000, [2**31 - 1, 2**31 - 1]))[0][0] == 400
+
+
 # What all connections hold together
+
+
+def test_texts_count_as_what_they_take_in_memory(start: Start) -> None:
+    running = start(http_limits=LIMITS, held=2 << 20)
+    ((status, _, body),) = ask(running, texts("identity", 50_000, [50_000]))
+    assert status == 503
+    assert b"the server holds" in body
+    assert ask(running, texts("identity", 20_000, [20_000]))[0][0] == 200
+    until(lambda: held(running) == 0)
 
 
 def test_all_bodies_together_have_a_limit(start: Start) -> None:
