@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from septet.errors import RequestInvalid
-from septet.request import Parameter, Region, Request, Wanted
+from septet.request import SCHEDULING, Parameter, Region, Request, Wanted
 from septet.tensor import KSERVE_DTYPES, LENGTH, MAX_DIM, MAX_RANK, Array, Buffer, from_raw, size_of
 from septet.wire.shm import Regions
 
@@ -256,11 +256,23 @@ def wanted_of(name: str, parameters: Mapping[str, Parameter]) -> Wanted:
 
 
 def check_request(wanted: tuple[Wanted, ...], parameters: Mapping[str, Parameter]) -> None:
-    """Raise `RequestInvalid` for an output asked for twice, or a parameter that is Triton's own."""
+    """Raise `RequestInvalid` for an output asked for twice, or a parameter that is Triton's own or cannot be."""
     if len(wanted) > 1 and len({one.name for one in wanted}) < len(wanted):
         raise RequestInvalid("an output is asked for twice")
-    if len(parameters) > MOST_PARAMETERS:
-        raise RequestInvalid(f"more than {MOST_PARAMETERS} parameters")
+    check_parameters(parameters)
     for name in parameters:
         if name.startswith("triton_") and name not in ALLOWED_RESERVED:
             raise RequestInvalid(f"parameter '{name}': keys that start with 'triton_' are reserved")
+    for name in SCHEDULING & parameters.keys():
+        value = parameters[name]
+        if type(value) is not int or value < 0:
+            raise RequestInvalid(f"invalid value for '{name}' parameter: expected an integer of 0 or more")
+
+
+def check_parameters(parameters: Mapping[str, Parameter]) -> None:
+    """Raise `RequestInvalid` for too many parameters, or an integer that protobuf has no place for."""
+    if len(parameters) > MOST_PARAMETERS:
+        raise RequestInvalid(f"more than {MOST_PARAMETERS} parameters")
+    for name, value in parameters.items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise RequestInvalid(f"parameter '{name}': an integer of more than 64 bits")

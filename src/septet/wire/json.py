@@ -27,6 +27,7 @@ from septet.wire.head import (
     Input,
     Placed,
     bind,
+    check_parameters,
     check_request,
     check_shape,
     dtype_of,
@@ -146,7 +147,7 @@ def _read_head(model: str, version: str, text: memoryview) -> tuple[Head, bool]:
         _check_outline(text)
     document = _decode(_request, text, "request JSON")
     inputs = tuple([_read_tensor(tensor) for tensor in document.inputs])
-    wanted = tuple([wanted_of(one.name, one.parameters) for one in document.outputs])
+    wanted = tuple([_read_wanted(output) for output in document.outputs])
     parameters = document.parameters
     binary = parameters.pop("binary_data_output", False)
     if not isinstance(binary, bool):
@@ -181,10 +182,16 @@ def _cut(inputs: Sequence[Input], view: memoryview, position: int) -> list[memor
     return raw
 
 
+def _read_wanted(output: WantedDocument) -> Wanted:
+    check_parameters(output.parameters)
+    return wanted_of(output.name, output.parameters)
+
+
 def _read_tensor(tensor: TensorDocument) -> Input:
     name, shape, parameters = tensor.name, tuple(tensor.shape), tensor.parameters
     dtype = dtype_of(tensor.datatype, name)
     if parameters:
+        check_parameters(parameters)
         size = parameters.get("binary_data_size")
         region = region_of(parameters, name)
         if (size is not None or region is not None) and len(tensor.data):

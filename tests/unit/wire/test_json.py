@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septet.errors import RequestInvalid, SeptetError
-from septet.request import Region, Request, Response, Wanted
+from septet.request import SCHEDULING, Region, Request, Response, Wanted
 from septet.tensor import KSERVE_NAMES, Array
 from septet.wire import json as wire
 from septet.wire.shm import Regions
@@ -38,6 +38,9 @@ JSONABLE = [
 def read(document: object, tail: bytes = b"") -> Request:
     text = document if isinstance(document, bytes) else msgspec.json.encode(document)
     return wire.read_request("m", "", text + tail, len(text)).request(NOTHING)
+
+
+WRONG_KINDS = ["abc", "1", True, 1.5, -1]
 
 
 def one(data: object, datatype: str = "INT32", shape: list[int] | None = None) -> dict[str, object]:
@@ -200,6 +203,11 @@ def test_nothing_follows_the_tensors() -> None:
         one([1]) | {"outputs": [{"name": "y", "parameters": {"binary_data": "yes"}}]},
         one([1]) | {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
         one([1]) | {"id": 7},
+        one([1]) | {"parameters": {"a": 2**70}},
+        one([1]) | {"parameters": {"a": -(2**63) - 1}},
+        one([1]) | {"outputs": [{"name": "y", "parameters": {"a": 2**64}}]},
+        {"inputs": [one([1])["inputs"][0] | {"parameters": {"a": 2**64}}]},  # type: ignore[index]
+        *(one([1]) | {"parameters": {name: value}} for name in sorted(SCHEDULING) for value in WRONG_KINDS),
         {},
         {"inputs": None},
         [],

@@ -188,6 +188,14 @@ def test_what_is_wrong_is_refused(message: bytes) -> None:
         proto.read_request(message).request(NOTHING)
 
 
+@pytest.mark.parametrize("name", ["priority", "timeout"])
+@pytest.mark.parametrize("value", ["abc", True, 1.5, -1])
+def test_when_a_request_is_to_run_is_an_integer(name: str, value: str | float) -> None:
+    whole = b"".join(proto.write_request(Request("m", {}, parameters={name: value})))
+    with pytest.raises(RequestInvalid, match=name):
+        proto.read_request(whole)
+
+
 def test_a_name_given_twice_is_refused() -> None:
     message = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[b"a", b"b"])
     for _ in range(2):
