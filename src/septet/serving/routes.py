@@ -411,9 +411,13 @@ _TABLE: tuple[tuple[str, str | dict[str, Handler]], ...] = (
 ROUTES = [(re.compile(pattern), target) for pattern, target in _TABLE]
 
 
+AUTHORITY = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
+"""How a target begins that was meant for a proxy (RFC 9112, section 3.2.2)."""
+
+
 def find(url: bytes) -> Found:
     """Where the target `url` leads; raises `RequestInvalid` for a path that tries to climb."""
-    path = url.partition(b"?")[0].decode("latin-1")
+    path = AUTHORITY.sub(b"", url, 1).partition(b"?")[0].decode("latin-1") or "/"
     if path.startswith("/v2/") and len(path) > 4:
         for segment in path[4:].split("/"):
             decoded = unquote_to_bytes(segment).decode("utf-8", "replace")

@@ -126,6 +126,54 @@ def test_chunked_bodies_and_expect(running: Running) -> None:
         assert json.loads(answers(talk)[0][2])["outputs"][0]["data"] == [1.0]
 
 
+def test_an_answer_to_head_has_no_body(running: Running) -> None:
+    path = "/v2/models/identity/infer"
+    asked = post(path, b"abc").replace(b"POST", b"HEAD")
+    with dial(running) as talk:
+        talk.sendall(asked + asked + b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        told = talk.makefile("rb").read()
+    heads = told.split(b"HTTP/1.1 ")[1:]
+    assert [head[:3] for head in heads] == [b"405", b"405", b"200"]
+    assert all(head.endswith(b"\r\n\r\n") for head in heads[:2])
+
+
+def test_what_is_refused_waits_for_the_answers_before_it(start: Start) -> None:
+    running = start(http_limits=replace(LIMITS, linger_seconds=0.0))
+    with dial(running) as talk:
+        talk.sendall(infer("held") + b"GARBAGE\r\n\r\n")
+        until(lambda: bool(running.plane.requests))
+        assert still_serves(running)
+        running.plane.go_on.set()
+        assert [status for status, _, _ in answers(talk, 2)] == [200, 400]
+        assert talk.recv(1) == b""
+
+
+def test_a_client_that_says_no_more_gets_its_answers(running: Running) -> None:
+    with dial(running) as talk:
+        talk.sendall(infer("held") + infer())
+        talk.shutdown(socket.SHUT_WR)
+        until(lambda: len(running.plane.requests) == 2)
+        assert still_serves(running)
+        running.plane.go_on.set()
+        assert [status for status, _, _ in answers(talk, 3)] == [100, 200, 200]
+        assert talk.recv(1) == b""
+
+
+def test_a_client_that_says_no_more_after_many_requests(start: Start) -> None:
+    running = start(http_limits=replace(LIMITS, pipelined=2))
+    with dial(running) as talk:
+        talk.sendall(infer() * 20)
+        talk.shutdown(socket.SHUT_WR)
+        told = talk.makefile("rb").read()
+    assert told.count(b"HTTP/1.1 200") == 20
+
+
+def test_a_target_with_the_servers_name_in_it(running: Running) -> None:
+    for target in (b"http://x:8000/v2/models/identity", b"HTTP://x/v2/models/identity?a=b"):
+        assert ask(running, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)[0][0] == 200
+    assert ask(running, b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n")[0][0] == 404
+
+
 def listed(*values: float) -> bytes:
     """A request that asks for its tensor back as JSON; all of one length have the same head."""
     data = ",".join(f"{value:.1f}" for value in values)
