@@ -16,15 +16,16 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from septet.errors import RequestInvalid, SeptetError, Unsupported
+from septet.errors import RequestInvalid, SeptetError, TooLarge, Unsupported
 from septet.request import Request, Response
 from septet.serving.failure import told
 from septet.serving.generate import Generation
 from septet.serving.http import BINARY, JSON, Exchange
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
-from septet.serving.plane import Plane
+from septet.serving.plane import Document, Plane
 from septet.serving.rpc import statistics_of
+from septet.tensor import Buffer
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
 from septet.wire.encoding import LONG, accepted, compress, decompress
@@ -37,8 +38,22 @@ LARGE = 64 << 10
 LONG_DOCUMENT = 256 << 10
 """Above so many bytes, lists of elements are read and written beside the event loop."""
 
+LARGEST_DOCUMENT = 1 << 20
+"""Bytes of a request that is no inference; files that a load brings with it do not count."""
+
+MOST_QUOTES = 64 << 10
+"""In a longer document: what has so many is no files."""
+
+
+class _Parameters(msgspec.Struct):
+    """The parameters of a load, none of them decoded yet."""
+
+    parameters: dict[str, msgspec.Raw] = {}
+
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_parameters_alone = msgspec.json.Decoder(_Parameters).decode
 
 Names = dict[str, str]
 Handler = Callable[[Plane, Names, Any], Any]
@@ -201,7 +216,9 @@ class Routes:
         if handler is None:
             exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
             return
-        work = partial(_handled, handler, self._plane, found.names, bytes(exchange.body))
+        if len(exchange.body) > LARGEST_DOCUMENT and handler is not _load:
+            raise TooLarge(f"the document has {len(exchange.body)} bytes: at most {LARGEST_DOCUMENT} are taken")
+        work = partial(_handled, handler, self._plane, found.names, exchange.body)
         if handler in QUICK:
             _managed(exchange, work)
         else:
@@ -219,18 +236,34 @@ def _go_on(exchange: Exchange, then: Callable[[Exchange, Result], None], task: a
         refuse(exchange, error)
 
 
-def _handled(handler: Handler, plane: Plane, names: Names, body: bytes) -> bytes:
+def _handled(handler: Handler, plane: Plane, names: Names, body: Buffer) -> bytes:
     """The answer's body; on a thread of its own, since it may take long."""
     document: Any = {}
-    if body.strip():
-        try:
-            document = _decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
+    if len(body) > LARGEST_DOCUMENT:
+        document = _with_files(body)
+    elif (text := bytes(body)).strip():
+        document = _parsed(_decode, text)
         if not isinstance(document, dict):
             raise RequestInvalid("failed to parse the request JSON: it is no object")
     answer = handler(plane, names, document)
     return b"" if answer is None else _encode(answer)
+
+
+def _with_files(body: Buffer) -> Document:
+    """The document of a load that brings files with it: apart from these it is as small as any other."""
+    text = bytes(body)
+    parts = _parsed(_parameters_alone, text).parameters if text.count(b'"') <= MOST_QUOTES else {}
+    files = {name: value for name, value in parts.items() if name.startswith("file:")}
+    if len(text) - sum(len(value) for value in files.values()) > LARGEST_DOCUMENT:
+        raise TooLarge(f"beside files the document has more than {LARGEST_DOCUMENT} bytes")
+    return {"parameters": {name: _parsed(_decode, value) for name, value in parts.items()}}
+
+
+def _parsed(decode: Callable[[Buffer], Any], text: Buffer) -> Any:
+    try:
+        return decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
 
 
 def _managed(exchange: Exchange, result: Callable[[], bytes]) -> None:
@@ -374,8 +407,6 @@ def _logging(plane: Plane, names: Names, body: Any) -> Any:
 
 
 def _set_logging(plane: Plane, names: Names, body: Any) -> Any:
-    if not all(isinstance(value, str | int | bool) for value in body.values()):
-        raise RequestInvalid("a log setting is text, a number, or true or false")
     return plane.log_settings(body)
 
 

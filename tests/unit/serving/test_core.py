@@ -637,6 +637,13 @@ def test_nothing_is_written_where_the_network_says(open_: Open, root: Path) -> N
     assert core.log_settings({"log_verbose_level": 0})["log_info"] is True
 
 
+def test_log_settings_that_are_not_known_are_ignored_as_with_triton(open_: Open, root: Path) -> None:
+    core = open_()
+    settings = core.log_settings({"log_colour": "red", "log_verbose_level": 0})
+    assert settings["log_verbose_level"] == 0
+    assert "log_colour" not in settings
+
+
 def test_closing_finishes_what_waits_and_refuses_what_comes(open_: Open, root: Path) -> None:
     model(root, "identity", IDENTITY + "dynamic_batching { max_queue_delay_microseconds: 200000 }")
     core, answers = open_(), Answers()

@@ -224,6 +224,12 @@ def test_procedures_that_are_not_there(channel: grpc.Channel) -> None:
     assert status_of(channel.unary_unary("/other/ModelInfer"), b"") == grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_messages_that_are_no_inference_are_short(channel: grpc.Channel) -> None:
+    long = b"\x0a\x80\x80\x80\x01" + bytes(2 << 20)
+    for method in ("ServerLive", "LogSettings", "RepositoryModelUnload"):
+        assert status_of(raw(channel, method), long) == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 def test_one_message_a_call(channel: grpc.Channel) -> None:
     two = channel.stream_unary(f"/{SERVICE}/ModelInfer")
     for messages in ([], [infer(), infer()]):

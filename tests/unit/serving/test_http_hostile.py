@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import resource
@@ -492,6 +493,33 @@ def test_deep_and_odd_json(running: Running) -> None:
                 continue
             assert ask(running, post(target, body))[0][0] == 400, (path, body[:20])
     assert still_serves(running)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/logging",
+        "/v2/trace/setting",
+        "/v2/repository/index",
+        "/v2/systemsharedmemory/region/r/register",
+        "/v2/repository/models/identity/unload",
+        "/v2/repository/models/identity/load",
+    ],
+)
+def test_documents_that_are_no_inference_are_short(running: Running, path: str) -> None:
+    for long in ('"%s"' % ("x" * (1 << 20)), "[%s1]" % ("1," * (1 << 20))):
+        document = f'{{"parameters":{{"config":{long}}},"log_verbose_level":1,"other":{long}}}'
+        assert ask(running, post(path, document.encode()))[0][0] == 413
+    assert running.plane.loaded == []
+
+
+def test_a_load_may_bring_long_files(running: Running) -> None:
+    path, content = "/v2/repository/models/identity/load", bytes(2 << 20)
+    parameters = {"config": "{}", "file:1/model.onnx": base64.b64encode(content).decode()}
+    assert ask(running, post(path, json.dumps({"parameters": parameters}).encode()))[0][0] == 200
+    assert running.plane.loaded == [("identity", {"config": "{}", "file:1/model.onnx": content})]
+    many = {f"file:{number}": "" for number in range(100_000)}
+    assert ask(running, post(path, json.dumps({"parameters": many}).encode()))[0][0] == 413
 
 
 # Row 8: names
