@@ -130,23 +130,25 @@ class Routes:
         if length == 0 and body:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
-            self._take(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
+            self._drafted(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
         elif length <= LONG_DOCUMENT:
-            self._take(exchange, wire.read_request(model, version, body, length))
+            self._drafted(exchange, wire.read_request(model, version, body, length))
         else:
             work = partial(wire.read_request, model, version, body, length)
-            self._beside(exchange, work, self._take)
+            self._beside(exchange, work, self._drafted)
 
-    def _take(self, exchange: Exchange, draft: Draft) -> None:
+    def _drafted(self, exchange: Exchange, draft: Draft) -> None:
+        self._take(exchange, draft, partial(self._submit, binary=draft.binary))
+
+    def _take(self, exchange: Exchange, draft: Draft, then: Callable[[Exchange, Request], None]) -> None:
         """Read the elements of a request, many beside the loop, and only if the model takes so many."""
         room = draft.room()
         if room <= LONG_DOCUMENT:
-            self._submit(exchange, draft.request(self._plane.regions), binary=draft.binary)
+            then(exchange, draft.request(self._plane.regions))
             return
         self._plane.admit(draft.outline())
         exchange.hold(len(exchange.body) + room)
-        work = partial(draft.request, self._plane.regions)
-        self._beside(exchange, work, partial(self._submit, binary=draft.binary))
+        self._beside(exchange, partial(draft.request, self._plane.regions), then)
 
     def _beside(
         self, exchange: Exchange, work: Callable[[], Result], then: Callable[[Exchange, Result], None]
@@ -201,10 +203,8 @@ class Routes:
 
     def _generate(self, exchange: Exchange, found: Found) -> None:
         generation = Generation(exchange, self._plane, self._mailbox, stream=found.special == "generate_stream")
-        task = self._loop.run_in_executor(
-            self._executor, generation.read, found.names["model"], found.names["version"]
-        )
-        task.add_done_callback(generation.submit)
+        work = partial(generation.read, found.names["model"], found.names["version"])
+        self._beside(exchange, work, partial(self._take, then=generation.submit))
 
     # Everything else
 

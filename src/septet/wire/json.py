@@ -35,7 +35,7 @@ from septet.wire.head import (
     region_of,
     wanted_of,
 )
-from septet.wire.lists import BINARY_ONLY, check_list, objects_in, read_list, write_list
+from septet.wire.lists import BINARY_ONLY, check_list, count_in, read_list, write_list
 from septet.wire.memory import Memory
 from septet.wire.proto import region_parameters, wanted_parameters
 from septet.wire.shm import Regions
@@ -161,7 +161,7 @@ def _check_outline(text: memoryview) -> None:
     """Raise `RequestInvalid` for a long document that is long by anything but elements, before it is decoded."""
     outline = _decode(_outline, text, "request JSON")
     others = len(text) - len(outline.inputs)
-    if others > LARGEST_HEAD or objects_in(outline.inputs) > 2 * MOST_TENSORS:
+    if others > LARGEST_HEAD or count_in(outline.inputs, b"{") > 2 * MOST_TENSORS:
         raise RequestInvalid(TOO_MUCH)
     tensors = _decode(_outlines, outline.inputs, "request JSON")
     if len(outline.inputs) - sum(len(tensor.data) for tensor in tensors) > LARGEST_HEAD:

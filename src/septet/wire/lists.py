@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from septet.errors import RequestInvalid
-from septet.tensor import KSERVE_NAMES, Array
+from septet.tensor import KSERVE_NAMES, Array, Buffer
 from septet.wire.head import check_shape
 
 PIECE, ELEMENTS_AT_ONCE = 256 << 10, 16 << 10
@@ -45,6 +45,7 @@ ELEMENT = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+")*+,', re.DOTALL)
 """All up to the next comma that is in no string."""
 
 UNESCAPED = re.compile(rb"[^\\]")
+EMPTY = re.compile(rb"\[[ \t\r\n]*\]")
 ONE_LEVEL = re.compile(rb"[ \t\r\n]*\[(?![ \t\r\n]*\[)")
 
 
@@ -105,10 +106,16 @@ def _pieces(text: memoryview) -> Iterator[bytes]:
         start = stop
 
 
-def objects_in(text: msgspec.Raw) -> int:
-    """How many JSON objects are in `text`, in whatever depth."""
-    view = memoryview(text)
-    return sum(_parted(piece)[0].count(b"{") for piece in _pieces(view))
+def count_in(text: Buffer, character: bytes) -> int:
+    """How often a bracket, brace, comma or colon stands in a JSON document, but for its texts."""
+    return sum(_parted(piece)[0].count(character) for piece in _pieces(memoryview(text)))
+
+
+def length_of(text: msgspec.Raw) -> int | None:
+    """How many elements a JSON list has that holds no other; ``None`` for anything but a list."""
+    if memoryview(text)[0] != ord("["):
+        return None
+    return 0 if EMPTY.fullmatch(text) else count_in(text, b",") + 1
 
 
 def _open(piece: bytes) -> bool:

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from fake_plane import Running, Start
+from septet.errors import RequestInvalid
 from septet.request import Request
 from septet.serving import routes
 from septet.serving.http import HttpLimits
@@ -589,6 +590,40 @@ def test_generate(running: Running) -> None:
     events = [json.loads(line[6:]) for line in got.split(b"\r\n") if line.startswith(b"data: ")]
     assert [event["OUT"] for event in events] == [1, 2]
     assert got.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "read"),
+    [
+        ("identity", "[1,2.5]", [1.0, 2.5]),
+        ("identity", "[ ]", []),
+        ("identity", "7", [7.0]),
+        ("words", '["a,b","[\\"]"]', [b"a,b", b'["]']),
+        ("words", '"a"', [b"a"]),
+        ("identity", "[[1]]", None),
+        ("identity", "[true]", None),
+        ("identity", '["1"]', None),
+        ("identity", "{}", None),
+        ("words", "[1]", None),
+    ],
+)
+def test_what_generate_reads(running: Running, model: str, data: str, read: list[object] | None) -> None:
+    ((status, _, _),) = ask(running, post(f"/v2/models/{model}/generate", b'{"INPUT0":%b}' % data.encode()))
+    assert status == (400 if read is None else 200)
+    assert read is None or running.plane.requests[-1].inputs["INPUT0"].tolist() == read
+
+
+def test_generate_reads_elements_last_and_few_fields(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/v2/models/identity/generate"
+    monkeypatch.setattr(drafts, "bind", lambda *given: pytest.fail("elements were read"))
+    many = {f"{number:020}": 1 for number in range(50_000)}
+    assert ask(running, post(path, json.dumps(many).encode()))[0][0] == 400
+    monkeypatch.setattr(running.plane, "admit", refuse)
+    assert ask(running, post(path, json.dumps({"INPUT0": [1] * 100_000}).encode()))[0][0] == 400
+
+
+def refuse(request: Request) -> None:
+    raise RequestInvalid(f"nobody takes {request.inputs['INPUT0'].shape}")
 
 
 def test_a_raw_request(running: Running) -> None:
