@@ -73,7 +73,10 @@ class FallbackGrpc:
         return self._told(context, work)
 
     def _submit(self, message: bytes, context: Any, answer: Answerer) -> Request:
-        request = proto.read_request(message, self._plane.regions)
+        draft = proto.read_request(message)
+        if draft.room():
+            self._plane.admit(draft.outline())
+        request = draft.request(self._plane.regions)
         left = _seconds_left(context)
         if left is not None:
             request.deadline = time.monotonic_ns() + int(left * 1e9)

@@ -40,11 +40,11 @@ class HeaderReader:
 
     def __init__(self, largest: int) -> None:
         self._decoder = Decoder(max_header_list_size=largest)
-        self._known: dict[bytes, Headers] = {}
+        self._known: dict[tuple[bool, bytes], Headers] = {}
 
     def read(self, block: bytes, *, request: bool) -> Headers:
         """The fields of `block`; raises `HeadersUnreadable` or `HeadersInvalid`."""
-        known = self._known.get(block)
+        known = self._known.get((request, block))
         if known is not None:
             return known
         newest = self._newest()
@@ -61,7 +61,7 @@ class HeaderReader:
             self._known.clear()
         check(fields, request=request)
         if unchanged and len(block) <= LONGEST:
-            self._known[block] = fields
+            self._known[request, block] = fields
         return fields
 
     def _newest(self) -> object:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from septet.request import SCHEDULING
 from septet.serving.process import pb_utils
 from septet.serving.process.arena import Arena
 from septet.serving.process.caller import Caller
@@ -132,7 +133,7 @@ class Child:
         return None if self._decoupled or request.has_sender else _UNANSWERED
 
     def _request(self, asked: Asked) -> InferenceRequest:
-        parameters = dict(asked.parameters)
+        parameters = {name: value for name, value in asked.parameters.items() if name not in SCHEDULING}
         request = InferenceRequest(
             [Tensor(each.name, unpack(each, self._inputs)) for each in asked.inputs],
             asked.wanted,
