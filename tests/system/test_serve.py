@@ -32,6 +32,7 @@ from peer import Peer, addresses, free_ports, running, septet_command, write_rep
 from septet.client import Client
 from septet.errors import Refused
 from septet.tensor import Array
+from serving_made import IDENTITY, model, until
 
 MODEL = "identity_onnx"
 CLIENTS = {"http": http_client, "grpc": grpc_client}
@@ -313,6 +314,21 @@ def _not_ready_or_gone(port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+def test_a_signal_does_not_wait_for_a_model_that_loads(tmp_path: Path) -> None:
+    models, begun, ports = tmp_path / "models", tmp_path / "begun", free_ports(3)
+    models.mkdir()
+    command, environment = septet_command(models, ports)
+    polling = ["--model-control-mode=poll", "--repository-poll-secs=0.05"]
+    with running("Septet", [*command, *polling], environment, ports, tmp_path / "log") as peer:
+        loading = "import pathlib, time\n\n\nclass TritonPythonModel:\n    def initialize(self, args):\n"
+        loading += f"        pathlib.Path({str(begun)!r}).touch()\n        time.sleep(100)\n"
+        slow = model(tmp_path, "slow", IDENTITY.replace("null", "python"), {"1/model.py": loading})
+        slow.rename(models / "slow")
+        until(begun.exists)
+        peer.process.send_signal(signal.SIGTERM)
+        assert peer.process.wait(20) == 0
 
 
 def test_explicit_control(repository: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,4 +145,8 @@ def serve(
     )
     server = Server(core, settings)  # takes the ports, so that one in use is told before models are loaded
     core.start()
-    sys.exit(0 if server.run() else 1)
+    code = 0 if server.run() else 1
+    if core.at_work:  # Python would wait for a model that is loading, which may take minutes
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)

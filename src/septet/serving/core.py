@@ -88,7 +88,6 @@ class Core:
         self._load_threads = load_threads
         self._trace, self._log = TraceSettings(), LogSettings()
         self._started, self._retired, self._closing = False, False, threading.Event()
-        self._poller: threading.Thread | None = None
 
     def start(self) -> None:
         """Load the models that are served from the beginning. Raises LoadFailed where that ends the server."""
@@ -99,8 +98,7 @@ class Core:
             raise LoadFailed(f"{failures[0]}{more}")
         self._started = True
         if self._control == "poll":
-            self._poller = threading.Thread(target=self._poll, name="septet-poll", daemon=True)
-            self._poller.start()
+            threading.Thread(target=self._poll, name="septet-poll", daemon=True).start()
 
     def submit(self, request: Request, answer: Answer) -> None:
         """Take `request`; never blocks or raises. `answer` is called from any thread, at last with ``final``."""
@@ -232,13 +230,19 @@ class Core:
         return page(describe.families(self._repository.every()))
 
     def close(self, seconds: float) -> None:
-        """Take no more work, finish what is queued within `seconds`, put the instances away."""
+        """Take no more work, finish what is queued within `seconds`, put the instances away.
+
+        What is being loaded is not waited for.
+        """
         self._retired = True
         self._closing.set()
-        if self._poller is not None:
-            self._poller.join()
         self._repository.close(seconds)
         self._expiry.close()
+
+    @property
+    def at_work(self) -> bool:
+        """After `close`: whether threads still load a model or put one away."""
+        return self._repository.at_work
 
     def _first(self) -> Sequence[str]:
         if self._control != "explicit" or "*" in self._startup:
@@ -261,6 +265,8 @@ class Core:
         while not self._closing.wait(self._poll_seconds):
             try:
                 self._repository.poll()
+            except Stopping:
+                return
             except Exception:
                 _LOG.exception("the repositories could not be looked at")
 

@@ -24,6 +24,8 @@ from septet.stubs import SERVICE
 from septet.wire import proto
 
 THREADS = 64
+CANCEL_SECONDS = 0.5
+"""How long grpcio may take to give up calls that did not end in time."""
 Answerer = Callable[[Request, Response], None]
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -51,7 +53,7 @@ class FallbackGrpc:
 
     def stop(self, seconds: float) -> None:
         """End when the calls under way have, or after `seconds`."""
-        self._server.stop(max(0.0, seconds)).wait()
+        self._server.stop(max(0.0, seconds)).wait(max(0.0, seconds) + CANCEL_SECONDS)
 
     def _call(self, method: str, message: bytes, context: Any) -> bytes:
         return self._told(context, lambda: rpc.call(method, self._plane, message))

@@ -127,7 +127,7 @@ class Server:
         finished = await self._drain(listeners, grpc, fallback, deadline)
         sweeper.cancel()
         left = max(0.0, deadline - time.monotonic())
-        await loop.run_in_executor(executor, self._plane.close, left)
+        await loop.run_in_executor(None, self._plane.close, left)  # all threads of `executor` may be loading
         executor.shutdown(wait=False, cancel_futures=True)
         self._loop = None
         return finished

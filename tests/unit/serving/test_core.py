@@ -21,6 +21,7 @@ from septet.errors import (
     QueueFull,
     RequestInvalid,
     SeptetError,
+    Stopping,
     Unsupported,
     UsageError,
     VersionUnknown,
@@ -28,6 +29,7 @@ from septet.errors import (
 from septet.request import Request, Response
 from septet.serving import brevity
 from septet.serving.core import Core
+from septet.serving.loader import Loader, Source
 from septet.serving.served import Served
 from septet.wire.shm import Regions
 from serving_made import IDENTITY, Answers, ask, model, onnx_file, row, until
@@ -624,3 +626,46 @@ def test_closing_finishes_what_waits_and_refuses_what_comes(open_: Open, root: P
     assert [response.error for response in answers.wait(2)] == [None, None]
     assert ask(core, "identity", {"x": row(1)}).error is not None
     assert not core.live()
+
+
+@pytest.mark.parametrize("control", ["explicit", "poll"])
+def test_closing_does_not_wait_for_what_is_being_loaded(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch, control: str
+) -> None:
+    begun, go_on, loaded, load = threading.Event(), threading.Event(), list[Served](), Loader.load
+
+    def slowly(self: Loader, source: Source, version: int) -> Served:
+        begun.set()
+        assert go_on.wait(20)
+        loaded.append(load(self, source, version))
+        return loaded[-1]
+
+    core = open_(control=control, poll_seconds=0.01)
+    monkeypatch.setattr(Loader, "load", slowly)
+    model(root, "identity", IDENTITY)
+    loader, refused = threading.Thread(), list[SeptetError]()
+    if control == "explicit":
+        loader = threading.Thread(target=lambda: refused.append(refusal(lambda: core.load("identity", {}))))
+        loader.start()
+    assert begun.wait(10)
+    closer = threading.Thread(target=core.close, args=(15,))
+    closer.start()
+    closer.join(5)
+    waited, at_work = closer.is_alive(), core.at_work
+    go_on.set()
+    closer.join(10)
+    assert not waited
+    assert at_work
+    until(lambda: not core.at_work)
+    with pytest.raises(Stopping):
+        loaded[0].submit(Request("identity", {"x": row(1)}), Answers())
+    assert core.statistics() == []
+    if control == "explicit":
+        loader.join(10)
+        assert isinstance(refused[0], Stopping)
+
+
+def refusal(call: Callable[[], None]) -> SeptetError:
+    with pytest.raises(SeptetError) as caught:
+        call()
+    return caught.value
