@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
-from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Unsupported
+from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Stopping, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.failure import told
@@ -24,9 +24,9 @@ from septet.stubs import SERVICE
 from septet.wire import proto
 
 THREADS = 64
-CANCEL_SECONDS = 0.5
-"""How long grpcio may take to give up calls that did not end in time."""
 Answerer = Callable[[Request, Response], None]
+Answers: TypeAlias = "queue.SimpleQueue[tuple[Request | None, Response | SeptetError | None]]"
+"""In a stream a request came (no answer), was answered or refused (no request), or it ends (neither)."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -35,6 +35,8 @@ class FallbackGrpc:
 
     def __init__(self, plane: Plane, address: str, limits: GrpcLimits) -> None:
         self._plane = plane
+        self._streams: set[Answers] = set()
+        self._stopping = False
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, "septet-grpcio"),
             options=[("grpc.max_receive_message_length", limits.message), ("grpc.max_send_message_length", -1)],
@@ -51,9 +53,15 @@ class FallbackGrpc:
             raise PortUnavailable(f"cannot listen for gRPC on {address}: {error}") from None
         self._server.start()
 
-    def stop(self, seconds: float) -> None:
-        """End when the calls under way have, or after `seconds`."""
-        self._server.stop(max(0.0, seconds)).wait(max(0.0, seconds) + CANCEL_SECONDS)
+    def stop(self, seconds: float) -> bool:
+        """End when the requests under way have, or after `seconds`; whether all of them had."""
+        self._stopping = True
+        for answers in list(self._streams):
+            answers.put((None, None))  # so that a stream without requests looks up, and ends
+        ended = bool(self._server.stop(max(0.0, seconds) + 1.0).wait(max(0.0, seconds)))
+        if not ended:
+            self._server.stop(None)
+        return ended
 
     def _call(self, method: str, message: bytes, context: Any) -> bytes:
         return self._told(context, lambda: rpc.call(method, self._plane, message))
@@ -99,25 +107,36 @@ class FallbackGrpc:
             raise  # abort has raised already
 
     def _stream(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        answers: queue.SimpleQueue[tuple[Request | None, Response | SeptetError | None]] = queue.SimpleQueue()
+        answers: Answers = queue.SimpleQueue()
+        self._streams.add(answers)
         reader = ThreadPoolExecutor(1, "septet-grpcio-stream")
-        reader.submit(self._read, messages, context, answers)
+        reading = reader.submit(self._read, messages, context, answers)
         pending, ended = 0, False
-        while pending or not ended:
-            request, answer = answers.get()
-            if answer is None:
-                pending, ended = (pending + 1, ended) if request is not None else (pending, True)
-            elif request is None or isinstance(answer, SeptetError):
-                assert isinstance(answer, SeptetError)
-                yield b"".join(stream_error("", answer))
-            else:
-                pending -= answer.final
-                yield from self._streamed(request, answer)
-        reader.shutdown(wait=False)
+        try:
+            while pending or not (ended or self._stopping):
+                request, answer = answers.get()
+                if answer is None:
+                    pending, ended = (pending + 1, ended) if request is not None else (pending, True)
+                elif request is None or isinstance(answer, SeptetError):
+                    assert isinstance(answer, SeptetError)
+                    yield b"".join(stream_error("", answer))
+                else:
+                    pending -= answer.final
+                    yield from self._streamed(request, answer)
+            if self._stopping and not reading.done():
+                self._told(context, self._refuse)
+        finally:
+            self._streams.discard(answers)
+            reader.shutdown(wait=False)
 
-    def _read(self, messages: Iterator[bytes], context: Any, answers: Any) -> None:
+    def _refuse(self) -> bytes:
+        raise Stopping("the server takes no more requests: it ends")
+
+    def _read(self, messages: Iterator[bytes], context: Any, answers: Answers) -> None:
         try:
             for message in messages:
+                if self._stopping:
+                    continue
                 try:
                     request = self._submit(message, context, lambda one, answer: answers.put((one, answer)))
                     answers.put((request, None))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
-from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Unsupported
+from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.budget import FREE, Budget, Charge
@@ -115,6 +115,11 @@ class Call:
         lanes = (self.inflating, self.deflating)
         return not self.requests and not any(lane is not None and lane.busy for lane in lanes)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it is a stream in which nothing is under way."""
+        return self.opening.method == STREAM and self.settled and self.reader.empty
+
     def takes(self, limit: int) -> bool:
         """Whether the client may send more, with up to `limit` requests on their way."""
         return len(self.requests) <= limit and not (self.inflating is not None and self.inflating.busy)
@@ -214,6 +219,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Write what HTTP/2 has to say."""
+        if self._draining:
+            self._end_idle_streams()
         out = self._http.take()
         if self._transport.is_closing():
             return
@@ -271,6 +278,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         call, size = self._calls.get(event.stream), len(event.data)
         if call is None:
             self._http.acknowledge(event.stream, size)
+            return
+        if self._draining and call.opening.method == STREAM and call.reader.empty:
+            self._http.acknowledge(event.stream, size)  # not taken any more, as the end of the stream will tell
+            if event.ended:
+                self._ended(call)
             return
         call.bytes += size
         try:
@@ -440,6 +452,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._send(call, stream_error(request.id, error))
         self._release(call)
         self._end_stream_if_over(call)
+        self._front.dirty.add(self)
 
     def _send(self, call: Call, chunks: list[Buffer]) -> None:
         if not call.begun:
@@ -531,10 +544,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self.flush()
 
     def drain(self) -> None:
-        """Take no new calls; hang up when those under way are answered."""
+        """Take no new calls, nor requests of a stream; hang up when those under way are answered."""
         self._draining = True
         self._http.shut_down()
         self.flush()
+
+    def _end_idle_streams(self) -> None:
+        for call in list(self._calls.values()):
+            if call.idle:
+                self._fail(call, Stopping("the server takes no more requests: it ends"))
 
     def _hang_up_if_over(self) -> None:
         """At the end of a drain: the client knows, and nothing is under way."""
@@ -543,8 +561,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a call is under way."""
-        return bool(self._calls) or bool(self._http.open_streams)
+        """Whether a request is under way; streams may stay open without any."""
+        return self._http.open_streams > sum(call.idle for call in self._calls.values())
 
     def abort(self) -> None:
         """Hang up at once."""
