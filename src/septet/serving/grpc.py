@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
-from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, Unsupported
+from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, TooLarge, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.budget import FREE, Budget, Charge
@@ -574,6 +574,8 @@ class NotGrpc(Exception):
 
 
 def _opening(headers: Headers) -> Opening:
+    if not headers:
+        raise TooLarge("the metadata are larger than this server takes")
     fields = dict(headers)
     if not fields.get("content-type", "").startswith("application/grpc") or fields[":method"] != "POST":
         raise NotGrpc

@@ -25,7 +25,7 @@ from septet.wire.events import (
     StreamEnded,
 )
 from septet.wire.frames import Code, Setting
-from septet.wire.headers import HeaderReader, Headers, HeadersInvalid, HeadersUnreadable
+from septet.wire.headers import HeaderReader, Headers, HeadersInvalid, HeadersTooLarge, HeadersUnreadable
 
 
 class ConnectionFault(Exception):
@@ -77,7 +77,7 @@ class Connection:
         self.ended = False
         self._client = client
         self._clock = clock
-        self._reader = HeaderReader(limits.header_list)
+        self._reader = HeaderReader(limits.header_list, limits.header_block)
         self._streams: dict[int, Stream] = {}
         self._preface = b"" if client else frames.PREFACE
         self._out: list[Buffer] = []
@@ -304,7 +304,11 @@ class Connection:
         except HeadersUnreadable as error:
             code = Code.ENHANCE_YOUR_CALM if "large" in str(error) else Code.COMPRESSION_ERROR
             raise ConnectionFault(code, str(error)) from error
-        except HeadersInvalid:
+        except HeadersInvalid as error:
+            if opens and isinstance(error, HeadersTooLarge):
+                self._bear("a request whose headers are too large")
+                self._open(number, (), ends, events)
+                return
             if opens:
                 _require(number % 2 == 1, Code.PROTOCOL_ERROR, "a client's streams are odd")
                 self._highest = number

@@ -162,7 +162,7 @@ def test_a_continued_block_is_not_interrupted() -> None:
 
 
 def test_a_flood_of_continuations_ends() -> None:
-    wire = headers(1, BLOCK, flags=0) + 100 * frames.frame(frames.CONTINUATION, 0, 1, b"\x00\x01a\x01b" * 200)
+    wire = headers(1, BLOCK, flags=0) + 200 * frames.frame(frames.CONTINUATION, 0, 1, b"\x00\x01a\x01b" * 200)
     assert ends_with(opened().receive(wire), Code.ENHANCE_YOUR_CALM)
     wire = headers(1, BLOCK, flags=0) + 2000 * frames.frame(frames.CONTINUATION, 0, 1)
     assert ends_with(opened().receive(wire), Code.ENHANCE_YOUR_CALM)
@@ -173,6 +173,24 @@ def test_a_header_bomb_ends() -> None:
     first = encoder.encode([*ASK, ("x", "y" * 3000)])
     again = encoder.encode([(":method", "POST"), *[("x", "y" * 3000)] * 500])
     assert ends_with(opened().receive(headers(1, first) + headers(3, again)), Code.ENHANCE_YOUR_CALM)
+
+
+def test_headers_above_the_limit_cost_their_stream_alone() -> None:
+    encoder, server = Encoder(), opened()
+    large = encoder.encode([*ASK, ("known", "later"), *[("x", "y" * 1000)] * 40])
+    small = encoder.encode([*ASK, ("known", "later")])  # by what the large one has put into the table
+    (refused,) = server.receive(headers(1, large))
+    assert refused == HeadersReceived(1, (), False)
+    server.send_trailers(1, TAIL)
+    assert frames.headers(1, TAIL, True, 16384) in sent(server)
+    (taken,) = server.receive(headers(3, small))
+    assert isinstance(taken, HeadersReceived)
+    assert dict(taken.headers)["known"] == "later"
+    assert StreamEnded(3, Code.PROTOCOL_ERROR) in server.receive(
+        headers(3, encoder.encode([("x", "y" * 20_000)]), frames.END_HEADERS | frames.END_STREAM)
+    )
+    assert not server.ended
+    assert ends_with(server.receive(headers(5, large) * 1_100), Code.ENHANCE_YOUR_CALM)
 
 
 @pytest.mark.parametrize(
