@@ -18,12 +18,14 @@ from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.failure import told
 from septet.serving.grpc import INFER, STREAM, GrpcLimits, stream_error
+from septet.serving.health import CHECK, HEALTH, WATCH, watched
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
 from septet.stubs import SERVICE
 from septet.wire import proto
 
 THREADS = 64
+WATCH_SECONDS = 1.0
 Answerer = Callable[[Request, Response], None]
 Answers: TypeAlias = "queue.SimpleQueue[tuple[Request | None, Response | SeptetError | None]]"
 """In a stream a request came (no answer), was answered or refused (no request), or it ends (neither)."""
@@ -36,7 +38,7 @@ class FallbackGrpc:
     def __init__(self, plane: Plane, address: str, limits: GrpcLimits) -> None:
         self._plane = plane
         self._streams: set[Answers] = set()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, "septet-grpcio"),
             options=[("grpc.max_receive_message_length", limits.message), ("grpc.max_send_message_length", -1)],
@@ -46,7 +48,12 @@ class FallbackGrpc:
         }
         handlers[INFER] = grpc.unary_unary_rpc_method_handler(self._infer)
         handlers[STREAM] = grpc.stream_stream_rpc_method_handler(self._stream)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        health = {
+            CHECK: grpc.unary_unary_rpc_method_handler(partial(self._call, CHECK)),
+            WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+        for service, members in ((SERVICE, handlers), (HEALTH, health)):
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, members),))
         try:
             self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -55,7 +62,7 @@ class FallbackGrpc:
 
     def stop(self, seconds: float) -> bool:
         """End when the requests under way have, or after `seconds`; whether all of them had."""
-        self._stopping = True
+        self._stopping.set()
         for answers in list(self._streams):
             answers.put((None, None))  # so that a stream without requests looks up, and ends
         ended = bool(self._server.stop(max(0.0, seconds) + 1.0).wait(max(0.0, seconds)))
@@ -65,6 +72,19 @@ class FallbackGrpc:
 
     def _call(self, method: str, message: bytes, context: Any) -> bytes:
         return self._told(context, lambda: rpc.call(method, self._plane, message))
+
+    def _watch(self, message: bytes, context: Any) -> Iterator[bytes]:
+        """Tell of the server's health whenever it changes."""
+        told = b""
+        while context.is_active():
+            stopping = self._stopping.is_set()
+            status = self._told(context, lambda: watched(self._plane, message))
+            if status != told:
+                told = status
+                yield status
+            if stopping:
+                self._told(context, self._refuse)
+            self._stopping.wait(WATCH_SECONDS)
 
     def _infer(self, message: bytes, context: Any) -> bytes:
         def work() -> bytes:
@@ -113,7 +133,7 @@ class FallbackGrpc:
         reading = reader.submit(self._read, messages, context, answers)
         pending, ended = 0, False
         try:
-            while pending or not (ended or self._stopping):
+            while pending or not (ended or self._stopping.is_set()):
                 request, answer = answers.get()
                 if answer is None:
                     pending, ended = (pending + 1, ended) if request is not None else (pending, True)
@@ -123,7 +143,7 @@ class FallbackGrpc:
                 else:
                     pending -= answer.final
                     yield from self._streamed(request, answer)
-            if self._stopping and not reading.done():
+            if self._stopping.is_set() and not reading.done():
                 self._told(context, self._refuse)
         finally:
             self._streams.discard(answers)
@@ -135,7 +155,7 @@ class FallbackGrpc:
     def _read(self, messages: Iterator[bytes], context: Any, answers: Answers) -> None:
         try:
             for message in messages:
-                if self._stopping:
+                if self._stopping.is_set():
                     continue
                 try:
                     request = self._submit(message, context, lambda one, answer: answers.put((one, answer)))

@@ -16,6 +16,7 @@ from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.budget import FREE, Budget, Charge
 from septet.serving.failure import told
+from septet.serving.health import CHECK, HEALTH, WATCH, watched
 from septet.serving.lane import Lane, Step, Work
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
@@ -31,6 +32,7 @@ from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, MessageReader, envelope
 
 INFER, STREAM = "ModelInfer", "ModelStreamInfer"
 METHODS = {f"/{SERVICE}/{name}": name for name in (*rpc.PROCEDURES, INFER, STREAM)}
+METHODS |= {f"/{HEALTH}/{name}": name for name in (CHECK, WATCH)}
 
 SCRATCH, SMALL = 256 << 10, 16 << 10
 """Bytes read at once; up to so many are copied, since what is made of them may then point there."""
@@ -87,6 +89,7 @@ class Call:
         "since",
         "stream",
         "timer",
+        "told",
         "withheld",
     )
 
@@ -108,6 +111,8 @@ class Call:
         self.bytes = 0
         self.withheld = 0
         """Bytes whose acknowledgement waits until there are fewer requests."""
+        self.told = b""
+        """What a watcher was told last."""
 
     @property
     def settled(self) -> bool:
@@ -118,7 +123,8 @@ class Call:
     @property
     def idle(self) -> bool:
         """Whether it is a stream in which nothing is under way."""
-        return self.opening.method == STREAM and self.settled and self.reader.empty
+        open_ended = self.opening.method == STREAM or bool(self.told)
+        return open_ended and self.settled and self.reader.empty
 
     def takes(self, limit: int) -> bool:
         """Whether the client may send more, with up to `limit` requests on their way."""
@@ -381,12 +387,28 @@ class GrpcConnection(asyncio.BufferedProtocol):
             call.message = None
             self._submit(call, message, self._answer)
             return
+        if method == WATCH:
+            self._watch(call)
+            return
         work = partial(rpc.call, method, self._plane, message)
         if method in rpc.QUICK:
             self._finish(call, [work()])
             return
         task = self._front.loop.run_in_executor(self._front.executor, work)
         task.add_done_callback(partial(self._called, call))
+
+    def _watch(self, call: Call) -> None:
+        """Tell of the server's health, where it is not what was told last."""
+        assert call.message is not None
+        status = watched(self._plane, call.message)
+        if status != call.told:
+            call.told = status
+            self._send(call, [status])
+
+    def _tell_watchers(self) -> None:
+        for call in self._calls.values():
+            if call.told:
+                self._watch(call)
 
     def _called(self, call: Call, task: asyncio.Future[bytes]) -> None:
         try:
@@ -526,7 +548,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     # What the server asks
 
     def sweep(self, now: float) -> None:
-        """Hang up on a client that takes too long."""
+        """Hang up on a client that takes too long; tell those who watch."""
         limits = self._limits
         if self._stuck is not None and now - self._stuck > limits.stuck_seconds:
             self._transport.abort()
@@ -541,12 +563,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
             waits = not call.ended and call.opening.method != STREAM
             if waits and now - call.since > limits.message_seconds + call.bytes / limits.message_rate:
                 self._fail(call, DeadlineExceeded("the message took too long"))
+        self._tell_watchers()
         self.flush()
 
     def drain(self) -> None:
         """Take no new calls, nor requests of a stream; hang up when those under way are answered."""
         self._draining = True
         self._http.shut_down()
+        self._tell_watchers()
         self.flush()
 
     def _end_idle_streams(self) -> None:

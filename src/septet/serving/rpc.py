@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from septet.errors import ModelUnknown, RequestInvalid, Unsupported, VersionUnknown
 from septet.request import Parameter
+from septet.serving.health import CHECK, check
 from septet.serving.plane import Document, Plane
 from septet.stubs import service_pb2
 from septet.tensor import Buffer
@@ -20,7 +21,9 @@ Procedure = Callable[[Plane, Any], Any]
 
 
 def call(method: str, plane: Plane, message: Buffer) -> bytes:
-    """The serialised answer of `method`, one of `PROCEDURES`; may block, and raises what the plane raises."""
+    """The serialised answer of `method`, of `PROCEDURES` or Check; may block, and raises what the plane raises."""
+    if method == CHECK:
+        return check(plane, message)
     try:
         request = getattr(service_pb2, f"{method}Request").FromString(bytes(message))
     except DecodeError:
@@ -177,5 +180,5 @@ PROCEDURES: dict[str, Procedure] = {
 }
 """All of the service but ModelInfer and ModelStreamInfer."""
 
-QUICK = {"ServerLive", "ServerReady", "ModelReady"}
+QUICK = {"ServerLive", "ServerReady", "ModelReady", CHECK}
 """Answered at once on the loop: however busy the threads are with loading, health is told."""

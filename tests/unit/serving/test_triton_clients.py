@@ -7,6 +7,7 @@ import asyncio
 import queue
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
@@ -16,6 +17,7 @@ import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException
 
 from fake_plane import Running, Start
+from septet.stubs import SERVICE
 from septet.tensor import Array
 
 CLIENTS = {"http": http_client, "grpc": grpc_client}
@@ -131,6 +133,35 @@ def test_everything_that_is_no_inference(start: Start, kind: str, grpcio: bool) 
         assert talk.get_log_settings(**json)
         talk.get_cuda_shared_memory_status(**json)
         talk.unregister_cuda_shared_memory()
+
+
+@pytest.mark.parametrize("grpcio", [False, True])
+def test_health_as_grpc_itself_has_it(start: Start, grpcio: bool) -> None:
+    serving, not_serving, unknown = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+    running = start(grpcio=grpcio)
+    with grpc.insecure_channel(running.grpc) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        named = b"\x0a" + bytes((len(SERVICE),)) + SERVICE.encode()
+        assert check(b"", timeout=10) == check(named, timeout=10) == serving
+        watching, in_vain = watch(b"", timeout=20), watch(b"\x0a\x01x", timeout=20)
+        assert next(watching) == serving
+        assert next(in_vain) == unknown
+        for ask, code in ((b"\x0a\x01x", grpc.StatusCode.NOT_FOUND), (b"\x0a", grpc.StatusCode.INVALID_ARGUMENT)):
+            with pytest.raises(grpc.RpcError) as caught:
+                check(ask, timeout=10)
+            assert caught.value.code() == code
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watch(b"\x0a", timeout=10))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        running.plane.retire()
+        assert check(b"", timeout=10) == not_serving
+        assert next(watching) == not_serving
+        running.server.stop()
+        for stream in (watching, in_vain):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stream)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_errors_have_triton_statuses(running: Running, kind: str) -> None:
