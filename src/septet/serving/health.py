@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """gRPC's own protocol of health, ``grpc.health.v1.Health``, which probes and load balancers ask.
 
-The server answers for itself (the empty name) and for its one service, as Triton does: SERVING is to be ready.
+The server answers for itself (the empty name) and for its one service. SERVING is to be ready, as with Triton.
 """
 
 from __future__ import annotations

@@ -62,6 +62,13 @@ class Stream:
 JOINED = 16 << 10
 """Answers of up to so many bytes are joined: a copy costs less than many buffers."""
 
+SHARE = 16 << 10
+"""Bytes that a stream may send in its turn, at least, while others wait for the same window."""
+
+UPDATES, UPDATED = 2, 1 << 10
+"""How many WINDOW_UPDATEs a stream and a DATA frame are worth, and for how many bytes of data one more. The rest
+only cost; and a frame that is short because the window was is worth none."""
+
 DEFAULTS = Limits()
 
 _SHUTDOWN_PING = b"septet:1"
@@ -92,6 +99,7 @@ class Connection:
         self._peer_frame = frames.SMALLEST_MAX_FRAME
         self.peer_streams = frames.LARGEST_STREAM
         self._calm, self._calm_since = float(limits.nuisance_burst), clock()
+        self._updates = 0
         self._moved = clock()
         self._undeclared: Headers | None = None
         self._block: tuple[int, bool, list[bytes], int] | None = None
@@ -126,7 +134,7 @@ class Connection:
             return events
         try:
             self._take(data, events)
-            if self._wider:  # once for all that came: a walk over all streams for each update would cost far more
+            if self._wider:  # once for all that came, so that an update costs no walk, and favours no stream
                 self._wider = False
                 self._flush()
         except ConnectionFault as fault:
@@ -343,6 +351,7 @@ class Connection:
             self._bear("a stream above the limit")
             self._out.append(frames.rst_stream(number, Code.REFUSED_STREAM))
             return
+        self._updates += UPDATES
         stream = Stream(number, self._peer_window, self.limits.stream_window, heard=True)
         self._streams[number] = stream
         if headers is self._undeclared:
@@ -431,6 +440,10 @@ class Connection:
     def _take_window_update(self, number: int, payload: bytes, events: list[Event]) -> None:
         _require(len(payload) == 4, Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes")
         size = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
+        if self._updates:
+            self._updates -= 1
+        else:
+            self._bear("WINDOW_UPDATE")
         if number == 0:
             _require(size > 0, Code.PROTOCOL_ERROR, "a window grows by at least one byte")
             self._send_window += size
@@ -445,7 +458,7 @@ class Connection:
         if size == 0 or stream.send_window > frames.LARGEST_WINDOW:
             self._refuse(number, Code.FLOW_CONTROL_ERROR if size else Code.PROTOCOL_ERROR, events)
         elif number in self._blocked:
-            self._pump(stream)
+            self._wider = True
 
     def _must_have_been(self, number: int) -> None:
         """A frame for a stream that is over is let pass; one for a stream that never was breaks the connection."""
@@ -471,6 +484,7 @@ class Connection:
         """Open a stream with a request's header block; its number."""
         number = self._next
         self._next += 2
+        self._updates += UPDATES
         self._streams[number] = Stream(number, self._peer_window, self.limits.stream_window)
         self._out.append(frames.headers(number, block, False, self._peer_frame))
         return number
@@ -512,6 +526,7 @@ class Connection:
             self.send_trailers(number, tail)
             return
         self._send_window -= size
+        self._updates += UPDATES + size // UPDATED
         del self._streams[number]
         self._calm += 1
         opening = frames.headers(number, head, False, self._peer_frame) + frames.header(
@@ -586,14 +601,23 @@ class Connection:
         return sum(map(len, stream.waiting)) if stream else 0
 
     def _flush(self) -> None:
-        """Send what waits, stream after stream, as far as the windows reach."""
-        for stream in list(self._blocked.values()):
-            self._pump(stream)
+        """Send what waits, as far as the windows reach: of the connection's, each stream gets its share.
 
-    def _pump(self, stream: Stream) -> None:
+        Whoever has had one waits behind the others for the next.
+        """
+        while self._send_window > 0:
+            able = [stream for stream in self._blocked.values() if stream.send_window > 0]
+            if not able:
+                return
+            share = max(SHARE, self._send_window // len(able))
+            for stream in able:
+                self._pump(stream, share)
+
+    def _pump(self, stream: Stream, share: int = frames.LARGEST_WINDOW) -> None:
+        """Send what waits in `stream`, up to `share` bytes."""
         waiting, largest = stream.waiting, self._peer_frame
         while waiting:
-            room = min(self._send_window, stream.send_window, largest)
+            room = min(self._send_window, stream.send_window, largest, share)
             if room <= 0:
                 if not self._blocked:
                     self._moved = self._clock()
@@ -610,8 +634,12 @@ class Connection:
             last = not waiting and stream.ending and stream.tail is None
             self._out.append(frames.header(size, frames.DATA, frames.END_STREAM if last else 0, stream.id))
             self._out.extend(parts)
+            self._blocked.pop(stream.id, None)
             self._send_window -= size
             stream.send_window -= size
+            share -= size
+            if size >= UPDATED or not waiting:
+                self._updates += UPDATES + size // UPDATED
             self._moved = self._clock()
             if last:
                 stream.ending = False
