@@ -17,7 +17,7 @@ from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Stoppi
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.failure import told
-from septet.serving.grpc import INFER, STREAM, GrpcLimits, stream_error
+from septet.serving.grpc import DECOUPLED, INFER, STREAM, GrpcLimits, refuse_decoupled, stream_error
 from septet.serving.health import CHECK, HEALTH, WATCH, watched
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
@@ -89,7 +89,9 @@ class FallbackGrpc:
     def _infer(self, message: bytes, context: Any) -> bytes:
         def work() -> bytes:
             answers: queue.SimpleQueue[Response] = queue.SimpleQueue()
-            request = self._submit(message, context, lambda _, one: answers.put(one))
+            request = proto.read_request(message, self._plane.regions)
+            refuse_decoupled(self._plane, request)
+            self._submit(request, context, lambda _, one: answers.put(one))
             try:
                 response = answers.get(timeout=_seconds_left(context))
             except queue.Empty:
@@ -97,19 +99,17 @@ class FallbackGrpc:
                 raise DeadlineExceeded("Deadline Exceeded") from None
             if response.error is None and not response.final:
                 request.cancel()
-                raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
+                raise Unsupported(DECOUPLED)
             return self._written(request, response)
 
         return self._told(context, work)
 
-    def _submit(self, message: bytes, context: Any, answer: Answerer) -> Request:
-        request = proto.read_request(message, self._plane.regions)
+    def _submit(self, request: Request, context: Any, answer: Answerer) -> None:
         left = _seconds_left(context)
         if left is not None:
             request.deadline = time.monotonic_ns() + int(left * 1e9)
         context.add_callback(request.cancel)
         self._plane.submit(request, partial(answer, request))
-        return request
 
     def _written(self, request: Request, response: Response) -> bytes:
         if response.error is not None:
@@ -158,7 +158,8 @@ class FallbackGrpc:
                 if self._stopping.is_set():
                     continue
                 try:
-                    request = self._submit(message, context, lambda one, answer: answers.put((one, answer)))
+                    request = proto.read_request(message, self._plane.regions)
+                    self._submit(request, context, lambda one, answer: answers.put((one, answer)))
                     answers.put((request, None))
                 except SeptetError as error:
                     answers.put((None, error))

@@ -37,6 +37,7 @@ METHODS |= {f"/{HEALTH}/{name}": name for name in (CHECK, WATCH)}
 SCRATCH, SMALL = 256 << 10, 16 << 10
 """Bytes read at once; up to so many are copied, since what is made of them may then point there."""
 
+DECOUPLED = "ModelInfer RPC doesn't support models with decoupled transaction policy"
 NOT_GRPC = write_headers([(":status", "415"), ("content-type", "text/plain")])
 COMPRESSED_HEAD = write_headers(
     [(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]
@@ -385,7 +386,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         method = call.opening.method
         if method == INFER:
             call.message = None
-            self._submit(call, message, self._answer)
+            request = proto.read_request(message, self._plane.regions)
+            refuse_decoupled(self._plane, request)
+            self._submit(call, request, self._answer)
             return
         if method == WATCH:
             self._watch(call)
@@ -406,7 +409,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._send(call, [status])
 
     def _tell_watchers(self) -> None:
-        for call in self._calls.values():
+        for call in list(self._calls.values()):
             if call.told:
                 self._watch(call)
 
@@ -417,8 +420,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(call, error)
         self.flush()
 
-    def _submit(self, call: Call, message: memoryview, answer: Answerer) -> None:
-        request = proto.read_request(message, self._plane.regions)
+    def _submit(self, call: Call, request: Request, answer: Answerer) -> None:
         if call.opening.timeout is not None:
             request.deadline = request.arrived + call.opening.timeout
         request.keeps, call.charge = call.charge, None
@@ -433,7 +435,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if response.error is not None:
                 raise response.error
             if not response.final:
-                raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
+                raise Unsupported(DECOUPLED)
             call.requests.discard(request)
             self._finish(call, self._written(request, response))
         except Exception as error:
@@ -448,7 +450,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _stream_message(self, call: Call, message: memoryview) -> None:
         try:
-            self._submit(call, message, self._stream_answer)
+            self._submit(call, proto.read_request(message, self._plane.regions), self._stream_answer)
         except SeptetError as error:
             if call.opening.ends_on_error:
                 raise
@@ -617,6 +619,12 @@ def _opening(headers: Headers) -> Opening:
         "gzip" in fields.get("grpc-accept-encoding", ""),
         fields.get("triton_grpc_error") == "true",
     )
+
+
+def refuse_decoupled(plane: Plane, request: Request) -> None:
+    """Raise Unsupported where a ModelInfer is for a model that answers as often as it likes."""
+    if plane.decoupled(request.model, request.version):
+        raise Unsupported(DECOUPLED)
 
 
 def stream_error(id_: str, error: BaseException) -> list[Buffer]:

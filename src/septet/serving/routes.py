@@ -37,6 +37,8 @@ LARGE = 64 << 10
 LONG_DOCUMENT = 256 << 10
 """Above so many bytes, lists of elements are read and written beside the event loop."""
 
+DECOUPLED = "a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream"
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -138,6 +140,8 @@ class Routes:
             refuse(exchange, error)
 
     def _submit(self, exchange: Exchange, read: wire.Read) -> None:
+        if self._plane.decoupled(read.request.model, read.request.version):
+            raise Unsupported(DECOUPLED)
         exchange.request = read.request
         exchange.body = b""
         self._mailbox.ask(read.request, partial(self._answer, exchange, read))
@@ -151,7 +155,7 @@ class Routes:
                 raise response.error
             if not response.final:
                 read.request.cancel()
-                raise Unsupported("a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream")
+                raise Unsupported(DECOUPLED)
             if read.request.wanted:
                 response = classified(self._plane, read.request, response)
             listed = not read.binary or read.request.wanted

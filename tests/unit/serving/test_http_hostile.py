@@ -448,6 +448,7 @@ def test_nothing_inside_is_told(running: Running) -> None:
 def test_a_decoupled_model_over_http(running: Running) -> None:
     body = b'{"inputs":[{"name":"IN","datatype":"INT32","shape":[3],"data":[1,2,3]}]}'
     assert ask(running, post("/v2/models/repeat/infer", body))[0][0] == 501
+    assert running.plane.requests == []  # it was not run in vain
     ((status, _, text),) = ask(running, post("/v2/models/repeat/generate", b'{"IN":[1,2,3]}'))
     assert status == 400
     assert b"exactly 1 response" in text

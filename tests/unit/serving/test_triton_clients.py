@@ -212,6 +212,18 @@ def test_grpc_stream(start: Start, grpcio: bool) -> None:
         talk.stop_stream()
 
 
+@pytest.mark.parametrize("grpcio", [False, True])
+def test_a_model_of_many_answers_is_not_run_for_who_takes_one(start: Start, grpcio: bool) -> None:
+    running = start(grpcio=grpcio)
+    tensor = grpc_client.InferInput("IN", [4], "INT32")
+    tensor.set_data_from_numpy(np.arange(4, dtype=np.int32))
+    with client("grpc", running) as talk:
+        with pytest.raises(InferenceServerException, match="ModelInfer RPC doesn't support models with") as caught:
+            talk.infer("repeat", [tensor])
+        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+        assert running.plane.requests == []
+
+
 def test_deadline_and_cancellation_reach_the_request(running: Running) -> None:
     tensor = grpc_client.InferInput("INPUT0", [1], "FP32")
     tensor.set_data_from_numpy(np.zeros(1, np.float32))
