@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +143,13 @@ def serve(
         load_threads=model_load_thread_count,
     )
     server = Server(core, settings)  # takes the ports, so that one in use is told before models are loaded
-    core.start()
-    code = 0 if server.run() else 1
-    if core.at_work:  # Python would wait for a model that is loading, which may take minutes
+    try:
+        core.start()
+    except KeyboardInterrupt:  # a signal, before anything could be asked
+        core.close(0)
+        finished = True
+    else:
+        finished = server.run()
+    if core.at_work or not finished:  # Python would wait for threads that load or answer, which may take minutes
         logging.shutdown()
-        os._exit(code)
-    sys.exit(code)
+        os._exit(0 if finished else 1)

@@ -262,8 +262,11 @@ class Core:
                 return error
             return None
 
-        with ThreadPoolExecutor(self._load_threads, "septet-load") as pool:
+        pool = ThreadPoolExecutor(self._load_threads, "septet-load")
+        try:
             return [error for error in pool.map(load, names) if error is not None]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after a signal, what still loads is not waited for
 
     def _poll(self) -> None:
         while not self._closing.wait(self._poll_seconds):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server without its doors: what it serves, what it refuses, and what survives a fault."""
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -663,6 +664,31 @@ def test_closing_does_not_wait_for_what_is_being_loaded(
     if control == "explicit":
         loader.join(10)
         assert isinstance(refused[0], Stopping)
+
+
+def test_a_signal_while_models_are_loaded_does_not_wait_for_them(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, main = threading.Event(), threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)  # SIGINT itself may be ignored
+
+    def slowly(self: Loader, source: Source, version: int) -> Served:
+        signal.pthread_kill(main, signal.SIGUSR1)
+        go_on.wait(5)
+        raise LoadFailed("too late")
+
+    monkeypatch.setattr(Loader, "load", slowly)
+    model(root, "identity", IDENTITY)
+    core = Core([root], regions=Regions())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            core.start()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    core.close(0)
+    assert core.at_work
+    go_on.set()
+    until(lambda: not core.at_work)
 
 
 def refusal(call: Callable[[], None]) -> SeptetError:
