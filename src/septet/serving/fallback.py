@@ -16,8 +16,9 @@ import grpc
 from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Stopping, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
+from septet.serving.call import INFER, STREAM
 from septet.serving.failure import told
-from septet.serving.grpc import DECOUPLED, INFER, STREAM, GrpcLimits, refuse_decoupled, stream_error
+from septet.serving.grpc import DECOUPLED, GrpcLimits, refuse_decoupled, stream_error
 from septet.serving.health import CHECK, HEALTH, WATCH, watched
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane

@@ -11,28 +11,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
-from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, TooLarge, Unsupported
+from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.budget import FREE, Budget, Charge
+from septet.serving.call import INFER, STREAM, Call, NotGrpc, Opening, opening_of
 from septet.serving.failure import told
-from septet.serving.health import CHECK, HEALTH, WATCH, watched
+from septet.serving.health import WATCH, watched
 from septet.serving.lane import Lane, Step, Work
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
-from septet.stubs import SERVICE
 from septet.tensor import Buffer
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, LONG, compress, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
-from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, MessageReader, enveloped, error_tail, timeout_ns
-
-INFER, STREAM = "ModelInfer", "ModelStreamInfer"
-METHODS = {f"/{SERVICE}/{name}": name for name in (*rpc.PROCEDURES, INFER, STREAM)}
-METHODS |= {f"/{HEALTH}/{name}": name for name in (CHECK, WATCH)}
+from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped, error_tail
 
 SCRATCH, SMALL = 256 << 10, 16 << 10
 """Bytes read at once; up to so many are copied, since what is made of them may then point there."""
@@ -59,87 +55,6 @@ class GrpcLimits:
     compression: str = "none"
     """Of answers, for clients that take gzip: none, low, medium or high."""
     http2: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a call's headers say."""
-
-    method: str
-    timeout: int | None
-    encoding: str
-    takes_gzip: bool
-    ends_on_error: bool
-
-
-class Call:
-    """One stream: a procedure that is being called."""
-
-    __slots__ = (
-        "begun",
-        "bytes",
-        "charge",
-        "deflating",
-        "ended",
-        "inflating",
-        "message",
-        "opening",
-        "over",
-        "reader",
-        "requests",
-        "since",
-        "stream",
-        "timer",
-        "told",
-        "withheld",
-    )
-
-    def __init__(self, stream: int, opening: Opening, limit: int) -> None:
-        self.stream = stream
-        self.opening = opening
-        self.reader = MessageReader(limit)
-        self.message: memoryview | None = None
-        self.charge: Charge | None = None
-        """Of the message that is being received; of a call that takes one message, until the call is over."""
-        self.inflating: Lane | None = None
-        self.deflating: Lane | None = None
-        self.requests: set[Request] = set()
-        self.timer: asyncio.TimerHandle | None = None
-        self.begun = False
-        self.ended = False
-        self.over = False
-        self.since = time.monotonic()
-        self.bytes = 0
-        self.withheld = 0
-        """Bytes whose acknowledgement waits until there are fewer requests."""
-        self.told = b""
-        """What a watcher was told last."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether all that came is taken, and all answers are sent."""
-        lanes = (self.inflating, self.deflating)
-        return not self.requests and not any(lane is not None and lane.busy for lane in lanes)
-
-    @property
-    def idle(self) -> bool:
-        """Whether it is a stream in which nothing is under way."""
-        open_ended = self.opening.method == STREAM or bool(self.told)
-        return open_ended and self.settled and self.reader.empty
-
-    def takes(self, limit: int) -> bool:
-        """Whether the client may send more, with up to `limit` requests on their way."""
-        return len(self.requests) <= limit and not (self.inflating is not None and self.inflating.busy)
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        self.over = True
-        self.message = self.charge = self.inflating = self.deflating = None
-        for request in self.requests:
-            request.cancel()
-        self.requests.clear()
-        if self.timer is not None:
-            self.timer.cancel()
 
 
 Answerer = Callable[[Call, Request, Response], None]
@@ -266,7 +181,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             opening = self._last[1]
         else:
             try:
-                opening = _opening(event.headers)
+                opening = opening_of(event.headers)
             except NotGrpc:
                 self._http.send_trailers(event.stream, NOT_GRPC)
                 return
@@ -593,32 +508,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Hang up at once."""
         self._transport.abort()
-
-
-class NotGrpc(Exception):
-    """The request is one of HTTP/2, but not of gRPC."""
-
-
-def _opening(headers: Headers) -> Opening:
-    if not headers:
-        raise TooLarge("the metadata are larger than this server takes")
-    fields = dict(headers)
-    if not fields.get("content-type", "").startswith("application/grpc") or fields[":method"] != "POST":
-        raise NotGrpc
-    method = METHODS.get(fields[":path"])
-    if method is None:
-        raise Unsupported("no such procedure")
-    timeout = fields.get("grpc-timeout")
-    encoding = fields.get("grpc-encoding", "identity")
-    if encoding != "identity" and encoding not in FORMATS:
-        raise Unsupported("grpc-encoding is identity, gzip or deflate")
-    return Opening(
-        method,
-        None if timeout is None else timeout_ns(timeout),
-        encoding,
-        "gzip" in fields.get("grpc-accept-encoding", ""),
-        fields.get("triton_grpc_error") == "true",
-    )
 
 
 def refuse_decoupled(plane: Plane, request: Request) -> None:
