@@ -27,6 +27,9 @@ from septet.wire import proto
 
 THREADS = 64
 WATCH_SECONDS = 1.0
+LEAST_SECONDS = 0.25
+"""What grpcio may take to end even if nothing is under way."""
+
 Answerer = Callable[[Request, Response], None]
 Answers: TypeAlias = "queue.SimpleQueue[tuple[Request | None, Response | SeptetError | None]]"
 """In a stream a request came (no answer), was answered or refused (no request), or it ends (neither)."""
@@ -66,7 +69,8 @@ class FallbackGrpc:
         self._stopping.set()
         for answers in list(self._streams):
             answers.put((None, None))  # so that a stream without requests looks up, and ends
-        ended = bool(self._server.stop(max(0.0, seconds) + 1.0).wait(max(0.0, seconds)))
+        seconds = max(LEAST_SECONDS, seconds)
+        ended = bool(self._server.stop(seconds + 1.0).wait(seconds))
         if not ended:
             self._server.stop(None)
         return ended

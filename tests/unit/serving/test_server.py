@@ -24,6 +24,8 @@ from fake_plane import FREE, FakePlane, Running, Start
 from septet.client import Client
 from septet.errors import PortUnavailable, Unreachable
 from septet.request import Request
+from septet.serving.fallback import FallbackGrpc
+from septet.serving.grpc import GrpcLimits
 from septet.serving.mailbox import Mailbox
 from septet.serving.server import Address, Server, Settings
 from septet.stubs import SERVICE
@@ -195,6 +197,11 @@ def test_a_drain_ends_streams_once_nothing_is_under_way_in_them(grpcio: bool) ->
         assert (len(answers), code) == (1, grpc.StatusCode.UNAVAILABLE)
         thread.join(10)
     assert finished == [True]
+
+
+def test_grpcios_server_ends_well_without_time_where_nothing_is_under_way() -> None:
+    fallback = FallbackGrpc(FakePlane(), "127.0.0.1:0", GrpcLimits())
+    assert fallback.stop(0.0)
 
 
 def ending_of(stream: Any) -> tuple[list[bytes], grpc.StatusCode]:
