@@ -74,6 +74,9 @@ class FakePlane:
         self.requests.append(request)
         threading.Thread(target=self._run, args=(request, answer), daemon=True).start()
 
+    def admit(self, request: Request) -> None:
+        self._known(request.model)
+
     def submit_all(self, asked: Sequence[tuple[Request, Answer]]) -> None:
         for request, answer in asked:
             self.submit(request, answer)
@@ -110,7 +113,7 @@ class FakePlane:
             answer(Response(request.model, error=error))  # type: ignore[arg-type]
 
     def _known(self, model: str) -> None:
-        if model and model not in (*MODELS, "slow", "repeat", "endless", "words"):
+        if model and model not in (*MODELS, "slow", "held", "repeat", "endless", "words"):
             raise ModelUnknown(f"Request for unknown model: '{model}' is not found")
 
     def live(self) -> bool:

@@ -14,6 +14,9 @@ from septet.tensor import Array
 Parameter: TypeAlias = str | int | float | bool
 """The value of a request's, a response's or a load's parameter."""
 
+SCHEDULING = {"priority", "timeout"}
+"""The parameters by which a client says when its request is to run; `timeout` is in µs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Region:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,21 +144,27 @@ MAX_DIM = 2**31 - 1
 
 
 def _from_raw_bytes(raw: Buffer, shape: tuple[int, ...]) -> Array:
-    wanted, end = size_of(shape), len(raw)
-    if wanted * LENGTH.size > end:
-        raise ValueError(f"{end} bytes are too few for {wanted} BYTES elements")
-    view, elements, position = memoryview(raw), [], 0
-    while position < end:
+    wanted = size_of(shape)
+    if wanted * LENGTH.size > len(raw):
+        raise ValueError(f"{len(raw)} bytes are too few for {wanted} BYTES elements")
+    if not wanted and len(raw):
+        raise ValueError(f"{len(raw)} bytes are not 0 BYTES elements")
+    return np.fromiter(_elements(memoryview(raw), wanted), np.object_, wanted).reshape(shape)
+
+
+def _elements(raw: memoryview, wanted: int) -> Iterator[bytes]:
+    """The BYTES elements that are `raw`; raises `ValueError` where these are not `wanted`."""
+    position, end = 0, len(raw)
+    for count in range(wanted):
         start = position + LENGTH.size
         if start > end:
-            raise ValueError("a BYTES element's length is cut off")
-        position = start + LENGTH.unpack_from(view, position)[0]
+            raise ValueError(f"{count} BYTES elements are not {wanted}")
+        position = start + LENGTH.unpack_from(raw, position)[0]
         if position > end:
             raise ValueError(f"a BYTES element of {position - start} bytes ends beyond the tensor")
-        elements.append(bytes(view[start:position]))
-    if len(elements) != wanted:
-        raise ValueError(f"{len(elements)} BYTES elements are not {list(shape)}")
-    return objects(elements, shape)
+        if count + 1 == wanted and position < end:
+            raise ValueError(f"{end - position} bytes are left behind {wanted} BYTES elements")
+        yield bytes(raw[start:position])
 
 
 def objects(elements: list[bytes], shape: tuple[int, ...]) -> Array:

@@ -16,6 +16,7 @@ region that is not there to register        500                          400
 an output asked for twice                   200                          400
 ``Inference-Header-Content-Length: abc``    taken for 0                  400
 body above the limit                        read, then refused           413 before it is read
+above 1 MiB beside tensors and files        taken                        400, 413
 path with ``..``, ``%``, a backslash, NUL   404, or a file is sought     400
 client hangs up                             its work runs on             its work is cancelled
 client truncates its shared memory          the server may die           400, that request alone

@@ -104,6 +104,10 @@ class Core:
         """Take `request`; never blocks or raises. `answer` is called from any thread, at last with ``final``."""
         self._take(request, answer, attend=True)
 
+    def admit(self, request: Request) -> None:
+        """Raise what `submit` would answer `request` with for its model, its tensors' names, dtypes and shapes."""
+        self._repository.find(request.model, request.version).signature.check(request)
+
     def submit_all(self, asked: Sequence[tuple[Request, Answer]]) -> None:
         """Take requests that came together, as `submit` does each; batches that are short are run at once."""
         taken = {self._take(request, answer, attend=False) for request, answer in asked}
@@ -284,4 +288,5 @@ class Core:
 
 def _spec(slot: Slot, batched: bool) -> TensorSpec:
     dims = tuple(None if dim == -1 else dim for dim in slot.dims)
-    return TensorSpec(slot.name, slot.dtype, (None, *dims) if batched else dims)
+    batch = (1 if None in dims else None,) if batched else ()  # a raw request tells one free dimension at most
+    return TensorSpec(slot.name, slot.dtype, (*batch, *dims))

@@ -94,7 +94,7 @@ class FallbackGrpc:
     def _infer(self, message: bytes, context: Any) -> bytes:
         def work() -> bytes:
             answers: queue.SimpleQueue[Response] = queue.SimpleQueue()
-            request = proto.read_request(message, self._plane.regions)
+            request = self._request(message)
             refuse_decoupled(self._plane, request)
             self._submit(request, context, lambda _, one: answers.put(one))
             try:
@@ -108,6 +108,12 @@ class FallbackGrpc:
             return self._written(request, response)
 
         return self._told(context, work)
+
+    def _request(self, message: bytes) -> Request:
+        draft = proto.read_request(message)
+        if draft.room():
+            self._plane.admit(draft.outline())
+        return draft.request(self._plane.regions)
 
     def _submit(self, request: Request, context: Any, answer: Answerer) -> None:
         left = _seconds_left(context)
@@ -163,7 +169,7 @@ class FallbackGrpc:
                 if self._stopping.is_set():
                     continue
                 try:
-                    request = proto.read_request(message, self._plane.regions)
+                    request = self._request(message)
                     self._submit(request, context, lambda one, answer: answers.put((one, answer)))
                     answers.put((request, None))
                 except SeptetError as error:

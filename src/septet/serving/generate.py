@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,10 +16,16 @@ from septet.serving.failure import told
 from septet.serving.http import JSON, Exchange
 from septet.serving.mailbox import Mailbox
 from septet.serving.plane import Plane
-from septet.tensor import Array, objects
-from septet.wire.head import check_request, dtype_of
+from septet.tensor import KSERVE_NAMES, Array, Buffer
+from septet.wire.head import LARGEST_HEAD, MOST_PARAMETERS, Draft, Head, Input, check_request, dtype_of
+from septet.wire.lists import BINARY_ONLY, count_in, length_of, read_list
 
 _encode = msgspec.json.Encoder().encode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
+_parameter = msgspec.json.Decoder(str | bool | int | float).decode
+_parameters = msgspec.json.Decoder(dict[str, str | bool | int | float]).decode
+Decoded = TypeVar("Decoded")
 EVENTS = "text/event-stream"
 
 
@@ -32,40 +39,29 @@ class Generation:
         self._stream = stream
         self._answers: list[Response] = []
 
-    def read(self, model: str, version: str) -> Request:
+    def read(self, model: str, version: str) -> Draft:
         """The request in the body: fields named like inputs are tensors, others are parameters. May block."""
-        try:
-            document = msgspec.json.decode(bytes(self._exchange.body))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
-        if not isinstance(document, dict):
-            raise RequestInvalid("failed to parse the request JSON: it is no object")
+        text = bytes(self._exchange.body)
+        if len(text) > LARGEST_HEAD and count_in(text, b":") > MOST_PARAMETERS:
+            raise RequestInvalid(f"failed to parse the request JSON: more than {MOST_PARAMETERS} fields")
+        document = _decoded(_fields, text)
+        id_ = _decoded(_text, document.pop("id", b'""'))
+        parameters = _decoded(_parameters, document.pop("parameters", b"{}"))
         batched = self._plane.model_config(model, version).max_batch_size > 0
         datatypes = {one["name"]: one["datatype"] for one in self._plane.model_metadata(model, version)["inputs"]}
-        id_, parameters = document.pop("id", ""), document.pop("parameters", {})
-        if not isinstance(id_, str) or not isinstance(parameters, dict):
-            raise RequestInvalid("id is text, and parameters are an object")
-        inputs = {
-            name: _tensor(document.pop(name), datatype, name, batched)
+        inputs = [
+            _tensor(document.pop(name), datatype, name, batched)
             for name, datatype in datatypes.items()
             if name in document
-        }
-        parameters |= document
-        if not all(isinstance(value, str | int | float | bool) for value in parameters.values()):
-            raise RequestInvalid("a parameter is text, a number, or true or false")
+        ]
+        parameters |= {name: _decoded(_parameter, value) for name, value in document.items()}
         check_request((), parameters)
-        return Request(model, inputs, version, id_, parameters=parameters)
+        return Draft(Head(model, version, id_, inputs, (), parameters), [])
 
-    def submit(self, task: asyncio.Future[Request]) -> None:
-        """On the loop, with what `read` gave."""
-        try:
-            request = task.result()
-        except Exception as error:
-            self._fail(error)
-            return
-        if self._exchange.answered:
-            return
-        self._exchange.request = request
+    def submit(self, exchange: Exchange, request: Request) -> None:
+        """On the loop, with the request that was read."""
+        exchange.request = request
+        exchange.body = b""
         self._mailbox.ask(request, self._answer)
 
     def _answer(self, response: Response) -> None:
@@ -117,22 +113,32 @@ class Generation:
             self._exchange.answer(seen.status.http, [text])
 
 
-def _tensor(value: Any, datatype: str, name: str, batched: bool) -> Array:
-    """A scalar as [1], a list as [n]; with a batch of one before that where the model has batches."""
-    flat = value if isinstance(value, list) else [value]
-    shape = (1, len(flat)) if batched else (len(flat),)
-    dtype = dtype_of(datatype, name)
-    if dtype.kind == "O":
-        if not all(isinstance(one, str) for one in flat):
-            raise RequestInvalid(f"input '{name}' is text, or a list of texts")
-        return objects([one.encode() for one in flat], shape)
-    wanted = {"b": (bool,), "i": (int,), "u": (int,)}.get(dtype.kind, (int, float))
-    if not all(isinstance(one, wanted) and (dtype.kind == "b" or not isinstance(one, bool)) for one in flat):
-        raise RequestInvalid(f"input '{name}' has an element that is no {datatype}")
+def _decoded(decode: Callable[[Buffer], Decoded], text: Buffer) -> Decoded:
     try:
-        return np.array(flat, dtype).reshape(shape)
-    except OverflowError:
-        raise RequestInvalid(f"input '{name}' has an element that does not fit {datatype}") from None
+        return decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
+
+
+def _tensor(text: msgspec.Raw, datatype: str, name: str, batched: bool) -> Input:
+    """A scalar as [1], a list as [n]; with a batch of one before that where the model has batches."""
+    length, dtype = length_of(text), dtype_of(datatype, name)
+    count = 1 if length is None else length
+    shape = (1, count) if batched else (count,)
+    return Input(
+        name,
+        dtype,
+        shape,
+        elements=partial(_elements, text, dtype, shape, () if length is None else (count,), name),
+    )
+
+
+def _elements(
+    text: msgspec.Raw, dtype: np.dtype[Any], shape: tuple[int, ...], said: tuple[int, ...], name: str
+) -> Array:
+    """The tensor of `shape` in `text`, where it has the shape `said`."""
+    wide = np.dtype(np.float32) if KSERVE_NAMES[dtype] in BINARY_ONLY else dtype
+    return read_list(text, wide, said, name).astype(dtype, copy=False).reshape(shape)
 
 
 def _flat(response: Response) -> dict[str, Any]:

@@ -26,12 +26,17 @@ from septet.tensor import Buffer
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, LONG, compress, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
+from septet.wire.head import Draft
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
 from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped, error_tail
+from septet.wire.shm import Regions
 
 SCRATCH, SMALL = 256 << 10, 16 << 10
 """Bytes read at once; up to so many are copied, since what is made of them may then point there."""
+
+LONG_CONTENTS = 256 << 10
+"""Bytes; where reading takes more beside the message, it is done beside the event loop."""
 
 DECOUPLED = "ModelInfer RPC doesn't support models with decoupled transaction policy"
 NOT_GRPC = write_headers([(":status", "415"), ("content-type", "text/plain")])
@@ -246,7 +251,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _inflate(self, call: Call, message: memoryview, compressed: bool) -> None:
         """Take a message that is compressed, or is behind one; a long one on a thread."""
         encoding = call.opening.encoding
-        if encoding not in FORMATS:
+        if compressed and encoding not in FORMATS:
             raise RequestInvalid("a compressed message, and no grpc-encoding that says how")
         if call.inflating is None:
             call.inflating = self._lane(call)
@@ -285,7 +290,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(call, RequestInvalid("the message is cut off"))
         elif call.opening.method == STREAM:
             self._end_stream_if_over(call)
-        elif call.inflating is not None and call.inflating.busy:
+        elif call.requests or (call.inflating is not None and call.inflating.busy):
             return
         elif call.message is None:
             self._fail(call, RequestInvalid("a call without a message"))
@@ -301,9 +306,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         method = call.opening.method
         if method == INFER:
             call.message = None
-            request = proto.read_request(message, self._plane.regions)
-            refuse_decoupled(self._plane, request)
-            self._submit(call, request, self._answer)
+            self._submit(call, message, self._answer)
             return
         if method == WATCH:
             self._watch(call)
@@ -335,10 +338,39 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(call, error)
         self.flush()
 
-    def _submit(self, call: Call, request: Request, answer: Answerer) -> None:
+    def _submit(self, call: Call, message: memoryview, answer: Answerer) -> None:
+        """Read a request, many elements beside the loop, and only if the model takes so many."""
+        charge, call.charge = call.charge, None
+        draft = proto.read_request(message)
+        room = draft.room()
+        if room <= LONG_CONTENTS:
+            self._ask(call, answer, charge, draft.request(self._plane.regions))
+            return
+        self._plane.admit(draft.outline())
+        charge = charge or Charge(self._front.budget)
+        charge.grow(len(message) + room)
+        if call.inflating is None:
+            call.inflating = self._lane(call)
+        work = partial(_outcome, draft, self._plane.regions)
+        call.inflating.run(Step(work, partial(self._read, call, answer, charge), long=True))
+
+    def _read(self, call: Call, answer: Answerer, charge: Charge, outcome: Request | SeptetError) -> None:
+        """On the loop, with a request that took long to read, or what was wrong with it."""
+        if call.over:
+            return
+        if isinstance(outcome, Request):
+            self._ask(call, answer, charge, outcome)
+        elif call.opening.method == STREAM and not call.opening.ends_on_error:
+            self._send(call, stream_error("", outcome))
+        else:
+            self._fail(call, outcome)
+
+    def _ask(self, call: Call, answer: Answerer, charge: Charge | None, request: Request) -> None:
+        if call.opening.method == INFER:
+            refuse_decoupled(self._plane, request)
         if call.opening.timeout is not None:
             request.deadline = request.arrived + call.opening.timeout
-        request.keeps, call.charge = call.charge, None
+        request.keeps = charge
         call.requests.add(request)
         self._front.mailbox.ask(request, partial(answer, call, request))
 
@@ -365,7 +397,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _stream_message(self, call: Call, message: memoryview) -> None:
         try:
-            self._submit(call, proto.read_request(message, self._plane.regions), self._stream_answer)
+            self._submit(call, message, self._stream_answer)
         except SeptetError as error:
             if call.opening.ends_on_error:
                 raise
@@ -508,6 +540,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Hang up at once."""
         self._transport.abort()
+
+
+def _outcome(draft: Draft, regions: Regions) -> Request | SeptetError:
+    """The request of `draft`, or what is wrong with it."""
+    try:
+        return draft.request(regions)
+    except SeptetError as error:
+        return error
 
 
 def refuse_decoupled(plane: Plane, request: Request) -> None:

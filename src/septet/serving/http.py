@@ -8,6 +8,7 @@ A connection knows bodies, limits and timeouts; what a request means is its rout
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -56,6 +57,11 @@ JSON, BINARY, TEXT = "application/json", "application/octet-stream", "text/plain
 
 ONCE = {b"host", b"transfer-encoding", b"content-encoding", b"inference-header-content-length"}
 """Headers that say how a request is to be read: given twice, it could be read in two ways."""
+
+TCP_CLOSE = 7
+"""Of Linux' tcp_states.h, as TCP_INFO tells it."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -113,7 +119,9 @@ class Exchange:
         if head is None:
             head = _head(*about)
             _heads.keep(about, head)
-        self.chunks += head, *chunks
+        self.chunks.append(head)
+        if self.method != "HEAD":
+            self.chunks += chunks
         self.finish()
 
     def begin_stream(self, kind: str) -> None:
@@ -193,6 +201,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._filled = 0
         self._draining = False
         self._reading = True
+        self._half_closed = False
         self._unknown = b""
         """The bytes of a head that is being parsed, where they came at once."""
 
@@ -219,6 +228,14 @@ class HttpConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._stuck = None
         self._throttle()
+
+    def eof_received(self) -> bool:
+        """The client says no more. It waits for answers or is gone, which only shows when something is sent."""
+        if self._waiting and not self._half_closed:
+            self._half_closed = True
+            if not self._waiting[0].streaming:
+                self._transport.write(CONTINUE)
+        return bool(self._waiting)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._scratch if self._direct is None else self._direct[self._filled :]
@@ -327,7 +344,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if declared is not None and int(declared) > self.limits.direct:
             self._begin_direct(int(declared))
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._waiting:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._transport.write(CONTINUE)
         if self._unknown and exchange.keep:
             learn(self._unknown, exchange.method, exchange.url, headers)
         self._unknown = b""
@@ -406,7 +423,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _after(self, last: Exchange) -> None:
         self._since = time.monotonic()
-        if last.answered and not last.keep and not self._refused:
+        if last.answered and self._refused:
+            self._linger()
+        elif last.answered and (not last.keep or (self._half_closed and not self._waiting)):
             self._refused = True
             self._transport.close()
         if not self._reading:
@@ -441,16 +460,21 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._current = None
         self._waiting.append(exchange)
         exchange.answer(status, [b'{"error":"%b"}' % _escaped(why)])
-        if self._transport.can_write_eof() and not self._waiting:
-            self._transport.write_eof()
-        asyncio.get_running_loop().call_later(self.limits.linger_seconds, self._transport.close)
+
+    def _linger(self) -> None:
+        """Hang up when the client had time to read the refusal: what it still sends would take that from it."""
+        if not self._waiting:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            asyncio.get_running_loop().call_later(self.limits.linger_seconds, self._transport.close)
 
     # What the server asks
 
     def sweep(self, now: float) -> None:
         """Hang up on a client that takes too long."""
         limits = self.limits
-        if self._stuck is not None and now - self._stuck > limits.stuck_seconds:
+        stuck = self._stuck is not None and now - self._stuck > limits.stuck_seconds
+        if stuck or (self._half_closed and _is_gone(self._transport)):
             self._transport.abort()
         elif self._refused or self._waiting:
             return
@@ -479,6 +503,12 @@ class HttpConnection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Hang up at once."""
         self._transport.abort()
+
+
+def _is_gone(transport: asyncio.Transport) -> bool:
+    """Whether the client answered with a reset to what was sent to it after its end."""
+    state: bytes = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return state[0] == TCP_CLOSE
 
 
 def _escaped(text: str) -> bytes:

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from septet.tensor import Buffer
-
-Work = Callable[[], Buffer]
-Then = Callable[[Buffer], None]
+Work = Callable[[], Any]
+Then = Callable[[Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Lane:
         else:
             step.then(step.work())
 
-    def _done(self, step: Step, task: asyncio.Future[Buffer]) -> None:
+    def _done(self, step: Step, task: asyncio.Future[Any]) -> None:
         self._long = None
         waiting, self._waiting = self._waiting, deque()
         try:

@@ -15,9 +15,16 @@ Document = dict[str, Any]
 
 
 class Plane(Protocol):
-    """What serves models. All but `submit` may block, and raise leaves of `septet.errors.SeptetError`."""
+    """What serves models. All but `submit`, `submit_all` and `admit` may block; all but `submit` and `submit_all`
+    raise leaves of `septet.errors.SeptetError`."""
 
     regions: Regions
+
+    def admit(self, request: Request) -> None:
+        """Raise what `submit` would answer `request` with for its model, its tensors' names, dtypes and shapes.
+
+        Looks at no element of a tensor, so a request can be refused before they are read.
+        """
 
     def submit(self, request: Request, answer: Answer) -> None:
         """Take `request`; never blocks or raises. `answer` is called from any thread, its last call ``final``."""

@@ -11,24 +11,25 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from septet.errors import RequestInvalid, SeptetError, Unsupported
-from septet.request import Response
+from septet.errors import RequestInvalid, SeptetError, TooLarge, Unsupported
+from septet.request import Request, Response
 from septet.serving.failure import told
 from septet.serving.generate import Generation
 from septet.serving.http import BINARY, JSON, Exchange
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
-from septet.serving.plane import Plane
+from septet.serving.plane import Document, Plane
 from septet.serving.rpc import statistics_of
+from septet.tensor import Buffer
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
 from septet.wire.encoding import LONG, accepted, compress, decompress
-from septet.wire.head import check_name
+from septet.wire.head import Draft, check_name
 from septet.wire.memory import Memory
 
 LARGE = 64 << 10
@@ -37,10 +38,24 @@ LARGE = 64 << 10
 LONG_DOCUMENT = 256 << 10
 """Above so many bytes, lists of elements are read and written beside the event loop."""
 
+LARGEST_DOCUMENT = 1 << 20
+"""Bytes of a request that is no inference; files that a load brings with it do not count."""
+
+MOST_QUOTES = 64 << 10
+"""In a longer document: what has so many is no files."""
+
 DECOUPLED = "a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream"
+
+
+class _Parameters(msgspec.Struct):
+    """The parameters of a load, none of them decoded yet."""
+
+    parameters: dict[str, msgspec.Raw] = {}
+
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_parameters_alone = msgspec.json.Decoder(_Parameters).decode
 
 Names = dict[str, str]
 Handler = Callable[[Plane, Names, Any], Any]
@@ -57,6 +72,7 @@ class Found:
 
 
 Server = Callable[[Exchange, Found], None]
+Result = TypeVar("Result")
 
 
 class Routes:
@@ -98,18 +114,12 @@ class Routes:
             self._inflated(exchange, decompress(exchange.body, encoding.lower(), self._limit))
             serve(exchange, found)
         else:
-            task = self._loop.run_in_executor(
-                self._executor, decompress, exchange.body, encoding.lower(), self._limit
-            )
-            task.add_done_callback(partial(self._decompressed, exchange, found, serve))
+            work = partial(decompress, exchange.body, encoding.lower(), self._limit)
+            self._beside(exchange, work, partial(self._serve_inflated, found, serve))
 
-    def _decompressed(self, exchange: Exchange, found: Found, serve: Server, task: asyncio.Future[bytes]) -> None:
-        try:
-            self._inflated(exchange, task.result())
-            if not exchange.answered:
-                serve(exchange, found)
-        except Exception as error:
-            refuse(exchange, error)
+    def _serve_inflated(self, found: Found, serve: Server, exchange: Exchange, plain: bytes) -> None:
+        self._inflated(exchange, plain)
+        serve(exchange, found)
 
     def _inflated(self, exchange: Exchange, plain: bytes) -> None:
         exchange.hold(len(plain))
@@ -122,31 +132,41 @@ class Routes:
         if length == 0 and body:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
-            self._submit(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
+            self._drafted(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
         elif length <= LONG_DOCUMENT:
-            self._submit(exchange, wire.read_request(model, version, body, length, self._plane.regions))
+            self._drafted(exchange, wire.read_request(model, version, body, length))
         else:
-            work = partial(wire.read_request, model, version, body, length, self._plane.regions)
-            task = self._loop.run_in_executor(self._executor, work)
-            task.add_done_callback(partial(self._read, exchange))
+            work = partial(wire.read_request, model, version, body, length)
+            self._beside(exchange, work, self._drafted)
 
-    def _read(self, exchange: Exchange, task: asyncio.Future[wire.Read]) -> None:
-        """On the loop, with a request whose document is long."""
-        try:
-            read = task.result()
-            if not exchange.answered:
-                self._submit(exchange, read)
-        except Exception as error:
-            refuse(exchange, error)
+    def _drafted(self, exchange: Exchange, draft: Draft) -> None:
+        self._take(exchange, draft, partial(self._submit, binary=draft.binary))
 
-    def _submit(self, exchange: Exchange, read: wire.Read) -> None:
-        if self._plane.decoupled(read.request.model, read.request.version):
+    def _take(self, exchange: Exchange, draft: Draft, then: Callable[[Exchange, Request], None]) -> None:
+        """Read the elements of a request, many beside the loop, and only if the model takes so many."""
+        room = draft.room()
+        if room <= LONG_DOCUMENT:
+            then(exchange, draft.request(self._plane.regions))
+            return
+        self._plane.admit(draft.outline())
+        exchange.hold(len(exchange.body) + room)
+        self._beside(exchange, partial(draft.request, self._plane.regions), then)
+
+    def _beside(
+        self, exchange: Exchange, work: Callable[[], Result], then: Callable[[Exchange, Result], None]
+    ) -> None:
+        """Do `work` beside the loop, and `then`, on it, what is to be done with the result."""
+        task = self._loop.run_in_executor(self._executor, work)
+        task.add_done_callback(partial(_go_on, exchange, then))
+
+    def _submit(self, exchange: Exchange, request: Request, *, binary: bool) -> None:
+        if self._plane.decoupled(request.model, request.version):
             raise Unsupported(DECOUPLED)
-        exchange.request = read.request
+        exchange.request = request
         exchange.body = b""
-        self._mailbox.ask(read.request, partial(self._answer, exchange, read))
+        self._mailbox.ask(request, partial(self._answer, exchange, request, binary))
 
-    def _answer(self, exchange: Exchange, read: wire.Read, response: Response) -> None:
+    def _answer(self, exchange: Exchange, request: Request, binary: bool, response: Response) -> None:
         """On the loop, with the model's answer."""
         if exchange.answered:
             return
@@ -154,28 +174,20 @@ class Routes:
             if response.error is not None:
                 raise response.error
             if not response.final:
-                read.request.cancel()
+                request.cancel()
                 raise Unsupported(DECOUPLED)
-            if read.request.wanted:
-                response = classified(self._plane, read.request, response)
-            listed = not read.binary or read.request.wanted
-            if listed and wire.listed(read.request, response, read.binary) > LONG_DOCUMENT:
-                work = partial(wire.write_response, read.request, response, self._plane.regions, read.binary)
-                task = self._loop.run_in_executor(self._executor, work)
-                task.add_done_callback(partial(self._written, exchange))
+            if request.wanted:
+                response = classified(self._plane, request, response)
+            listed = not binary or request.wanted
+            if listed and wire.listed(request, response, binary) > LONG_DOCUMENT:
+                work = partial(wire.write_response, request, response, self._plane.regions, binary)
+                self._beside(exchange, work, self._send)
                 return
-            body = wire.write_response(read.request, response, self._plane.regions, read.binary)
+            body = wire.write_response(request, response, self._plane.regions, binary)
         except Exception as error:
             refuse(exchange, error)
             return
         self._send(exchange, body)
-
-    def _written(self, exchange: Exchange, task: asyncio.Future[wire.Body]) -> None:
-        """On the loop, with an answer that took long to write."""
-        try:
-            self._send(exchange, task.result())
-        except Exception as error:
-            refuse(exchange, error)
 
     def _send(self, exchange: Exchange, body: wire.Body) -> None:
         exchange.request = None
@@ -195,10 +207,8 @@ class Routes:
 
     def _generate(self, exchange: Exchange, found: Found) -> None:
         generation = Generation(exchange, self._plane, self._mailbox, stream=found.special == "generate_stream")
-        task = self._loop.run_in_executor(
-            self._executor, generation.read, found.names["model"], found.names["version"]
-        )
-        task.add_done_callback(generation.submit)
+        work = partial(generation.read, found.names["model"], found.names["version"])
+        self._beside(exchange, work, partial(self._take, then=generation.submit))
 
     # Everything else
 
@@ -210,7 +220,9 @@ class Routes:
         if handler is None:
             exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
             return
-        work = partial(_handled, handler, self._plane, found.names, bytes(exchange.body))
+        if len(exchange.body) > LARGEST_DOCUMENT and handler is not _load:
+            raise TooLarge(f"the document has {len(exchange.body)} bytes: at most {LARGEST_DOCUMENT} are taken")
+        work = partial(_handled, handler, self._plane, found.names, exchange.body)
         if handler in QUICK:
             _managed(exchange, work)
         else:
@@ -218,18 +230,44 @@ class Routes:
             task.add_done_callback(lambda done: _managed(exchange, done.result))
 
 
-def _handled(handler: Handler, plane: Plane, names: Names, body: bytes) -> bytes:
+def _go_on(exchange: Exchange, then: Callable[[Exchange, Result], None], task: asyncio.Future[Result]) -> None:
+    """On the loop, with what was done beside it."""
+    try:
+        result = task.result()
+        if not exchange.answered:
+            then(exchange, result)
+    except Exception as error:
+        refuse(exchange, error)
+
+
+def _handled(handler: Handler, plane: Plane, names: Names, body: Buffer) -> bytes:
     """The answer's body; on a thread of its own, since it may take long."""
     document: Any = {}
-    if body.strip():
-        try:
-            document = _decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
+    if len(body) > LARGEST_DOCUMENT:
+        document = _with_files(body)
+    elif (text := bytes(body)).strip():
+        document = _parsed(_decode, text)
         if not isinstance(document, dict):
             raise RequestInvalid("failed to parse the request JSON: it is no object")
     answer = handler(plane, names, document)
     return b"" if answer is None else _encode(answer)
+
+
+def _with_files(body: Buffer) -> Document:
+    """The document of a load that brings files with it: apart from these it is as small as any other."""
+    text = bytes(body)
+    parts = _parsed(_parameters_alone, text).parameters if text.count(b'"') <= MOST_QUOTES else {}
+    files = {name: value for name, value in parts.items() if name.startswith("file:")}
+    if len(text) - sum(len(value) for value in files.values()) > LARGEST_DOCUMENT:
+        raise TooLarge(f"beside files the document has more than {LARGEST_DOCUMENT} bytes")
+    return {"parameters": {name: _parsed(_decode, value) for name, value in parts.items()}}
+
+
+def _parsed(decode: Callable[[Buffer], Any], text: Buffer) -> Any:
+    try:
+        return decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
 
 
 def _managed(exchange: Exchange, result: Callable[[], bytes]) -> None:
@@ -373,8 +411,6 @@ def _logging(plane: Plane, names: Names, body: Any) -> Any:
 
 
 def _set_logging(plane: Plane, names: Names, body: Any) -> Any:
-    if not all(isinstance(value, str | int | bool) for value in body.values()):
-        raise RequestInvalid("a log setting is text, a number, or true or false")
     return plane.log_settings(body)
 
 
@@ -410,9 +446,13 @@ _TABLE: tuple[tuple[str, str | dict[str, Handler]], ...] = (
 ROUTES = [(re.compile(pattern), target) for pattern, target in _TABLE]
 
 
+AUTHORITY = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
+"""How a target begins that was meant for a proxy (RFC 9112, section 3.2.2)."""
+
+
 def find(url: bytes) -> Found:
     """Where the target `url` leads; raises `RequestInvalid` for a path that tries to climb."""
-    path = url.partition(b"?")[0].decode("latin-1")
+    path = AUTHORITY.sub(b"", url, 1).partition(b"?")[0].decode("latin-1") or "/"
     if path.startswith("/v2/") and len(path) > 4:
         for segment in path[4:].split("/"):
             decoded = unquote_to_bytes(segment).decode("utf-8", "replace")

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
-from septet.errors import ModelUnknown, RequestInvalid, Unsupported, VersionUnknown
+from septet.errors import ModelUnknown, RequestInvalid, TooLarge, Unsupported, VersionUnknown
 from septet.request import Parameter
 from septet.serving.health import CHECK, check
 from septet.serving.plane import Document, Plane
@@ -17,11 +17,19 @@ from septet.stubs import service_pb2
 from septet.tensor import Buffer
 from septet.wire.head import check_name
 
+LARGEST_MESSAGE = 1 << 20
+"""Bytes of a request that is no inference and no load."""
+
 Procedure = Callable[[Plane, Any], Any]
 
 
 def call(method: str, plane: Plane, message: Buffer) -> bytes:
-    """The serialised answer of `method`, of `PROCEDURES` or Check; may block, and raises what the plane raises."""
+    """The serialised answer of `method`, of `PROCEDURES` or Check; may block, and raises what the plane raises.
+
+    Raises TooLarge, too, for a message that brings no files with it and is longer than any need be.
+    """
+    if len(message) > LARGEST_MESSAGE and method != "RepositoryModelLoad":
+        raise TooLarge(f"the message has {len(message)} bytes: at most {LARGEST_MESSAGE} are taken")
     if method == CHECK:
         return check(plane, message)
     try:

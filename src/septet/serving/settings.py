@@ -52,18 +52,20 @@ class LogSettings:
         self._lock = threading.Lock()
 
     def change(self, updates: Mapping[str, Parameter] | None = None) -> dict[str, Parameter]:
-        """The settings, after `updates`. Raises RequestInvalid (unknown name, wrong type), Forbidden (a file)."""
+        """The settings, after `updates`, of which those of an unknown name say nothing, as with Triton.
+
+        Raises RequestInvalid (wrong type), Forbidden (a file).
+        """
         with self._lock:
-            for name, value in (updates or {}).items():
+            known = {name: value for name, value in (updates or {}).items() if name in _LOG}
+            for name, value in known.items():
                 self._check(name, value)
-            if updates:
-                self._now.update(updates)
+            if known:
+                self._now.update(known)
                 logging.getLogger("septet").setLevel(self._level())
             return dict(self._now)
 
     def _check(self, name: str, value: Parameter) -> None:
-        if name not in _LOG:
-            raise RequestInvalid(f"there is no log setting '{name[:40]}'")
         if type(value) is not type(_LOG[name]):
             raise RequestInvalid(f"log setting '{name}' is a {type(_LOG[name]).__name__}")
         if name == "log_file" and value != self._now[name]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from septet.errors import RequestInvalid
-from septet.request import Parameter, Region, Request, Wanted
+from septet.request import SCHEDULING, Parameter, Region, Request, Wanted
 from septet.tensor import KSERVE_DTYPES, LENGTH, MAX_DIM, MAX_RANK, Array, Buffer, from_raw, size_of
 from septet.wire.shm import Regions
 
@@ -20,12 +20,21 @@ ALLOWED_RESERVED = {"triton_enable_empty_final_response"}
 
 MOST_PARAMETERS = 1024
 
+MOST_TENSORS = 4096
+"""Of one request or response."""
+
+LARGEST_HEAD = 1 << 20
+"""Bytes of a message beside its tensors' elements."""
+
+OBJECT = 64
+"""Bytes, about, that a short BYTES element takes in memory, beside its place in the array."""
+
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input tensor's head: where its data are is said by `region`, `data`, or (neither) the raw parts.
+    """One input tensor's head: where its data are is said by `region`, `elements`, or (neither) the raw parts.
 
-    `size` is the byte size that was declared, where one was.
+    `size` is the byte size that was declared, where one was. `elements` reads data that stand in the head itself.
     """
 
     name: str
@@ -33,7 +42,7 @@ class Input:
     shape: tuple[int, ...]
     size: int | None = None
     region: Region | None = None
-    data: Array | None = None
+    elements: Callable[[], Array] | None = None
     nbytes: int = field(init=False)
     """Of all elements, where a shape and a dtype of fixed size say so; otherwise less than 0."""
 
@@ -41,6 +50,30 @@ class Input:
         fixed = self.dtype.kind != "O" and len(self.shape) <= MAX_RANK
         fixed = fixed and all(0 <= dim <= MAX_DIM for dim in self.shape)
         object.__setattr__(self, "nbytes", math.prod(self.shape) * self.dtype.itemsize if fixed else -1)
+
+    @property
+    def viewed(self) -> bool:
+        """Whether the tensor will be a view of the message, or of what is read from a region."""
+        return self.elements is None and self.dtype.kind != "O"
+
+    def room(self, size: int) -> int:
+        """Bytes that reading takes beside the tensor's own `size` bytes.
+
+        Raises `RequestInvalid` for a shape of more BYTES elements than these can be.
+        """
+        if self.viewed:
+            return 0
+        count = check_shape(self.shape, self.name)
+        if self.elements is None and count * LENGTH.size > size:
+            raise RequestInvalid(f"tensor '{self.name}': {size} bytes are too few for {count} BYTES elements")
+        return count * (self.dtype.itemsize + (OBJECT if self.dtype.kind == "O" else 0))
+
+    def hollow(self) -> Array:
+        """An array of the tensor's dtype and shape that takes no memory."""
+        try:
+            return np.broadcast_to(np.empty((), self.dtype), self.shape)
+        except (ValueError, OverflowError):
+            raise RequestInvalid(f"tensor '{self.name}': nothing has such a shape") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +86,50 @@ class Head:
     inputs: Sequence[Input]
     wanted: tuple[Wanted, ...] = ()
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    viewed: bool = field(init=False)
+    """Whether all tensors will be views."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "viewed", all(tensor.viewed for tensor in self.inputs))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request whose head is read, and whose elements are not; `binary` answers are for outputs that say nothing.
+
+    What reading the elements will take is known, and the model can be asked whether it takes such a request.
+    """
+
+    head: Head
+    raw: Sequence[Buffer]
+    binary: bool = True
+
+    def room(self) -> int:
+        """Bytes that `request` takes beside the message; 0 where it makes views alone.
+
+        Raises `RequestInvalid` where the message cannot hold what the shapes say.
+        """
+        if self.head.viewed:
+            return 0
+        raw = iter(self.raw)
+        return sum(tensor.room(_size(tensor, raw)) for tensor in self.head.inputs)
+
+    def outline(self) -> Request:
+        """A request of these names, dtypes and shapes, whose tensors take no memory. Raises `RequestInvalid`."""
+        head = self.head
+        inputs = {tensor.name: tensor.hollow() for tensor in head.inputs}
+        return Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
+
+    def request(self, regions: Regions) -> Request:
+        """The request with its elements. Raises as `bind` does."""
+        return bind(self.head, self.raw, regions)
+
+
+def _size(tensor: Input, raw: Iterator[Buffer]) -> int:
+    """How many bytes a tensor has in its region, or in the next of `raw`; 0 where it has elements."""
+    if tensor.region is not None:
+        return tensor.region.size
+    return len(next(raw, b"")) if tensor.elements is None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +150,7 @@ def dtype_of(datatype: str, name: str) -> np.dtype[np.generic]:
 
 
 def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
-    """The request of `head`; `raw` are the tensors of those inputs, in order, that have neither region nor data.
+    """The request of `head`; `raw` are the tensors, in order, of inputs that have neither region nor elements.
 
     Raises `RequestInvalid` where number or sizes do not fit, and the errors of `Regions.read`.
     """
@@ -82,8 +159,8 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
     for tensor in head.inputs:
         if tensor.name in inputs:
             raise RequestInvalid(f"input '{tensor.name}' is given twice")
-        if tensor.data is not None:
-            inputs[tensor.name] = tensor.data
+        if tensor.elements is not None:
+            inputs[tensor.name] = tensor.elements()
             continue
         if tensor.region is not None:
             part: Buffer = regions.read(tensor.region)
@@ -179,11 +256,23 @@ def wanted_of(name: str, parameters: Mapping[str, Parameter]) -> Wanted:
 
 
 def check_request(wanted: tuple[Wanted, ...], parameters: Mapping[str, Parameter]) -> None:
-    """Raise `RequestInvalid` for an output asked for twice, or a parameter that is Triton's own."""
+    """Raise `RequestInvalid` for an output asked for twice, or a parameter that is Triton's own or cannot be."""
     if len(wanted) > 1 and len({one.name for one in wanted}) < len(wanted):
         raise RequestInvalid("an output is asked for twice")
-    if len(parameters) > MOST_PARAMETERS:
-        raise RequestInvalid(f"more than {MOST_PARAMETERS} parameters")
+    check_parameters(parameters)
     for name in parameters:
         if name.startswith("triton_") and name not in ALLOWED_RESERVED:
             raise RequestInvalid(f"parameter '{name}': keys that start with 'triton_' are reserved")
+    for name in SCHEDULING & parameters.keys():
+        value = parameters[name]
+        if type(value) is not int or value < 0:
+            raise RequestInvalid(f"invalid value for '{name}' parameter: expected an integer of 0 or more")
+
+
+def check_parameters(parameters: Mapping[str, Parameter]) -> None:
+    """Raise `RequestInvalid` for too many parameters, or an integer that protobuf has no place for."""
+    if len(parameters) > MOST_PARAMETERS:
+        raise RequestInvalid(f"more than {MOST_PARAMETERS} parameters")
+    for name, value in parameters.items():
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise RequestInvalid(f"parameter '{name}': an integer of more than 64 bits")

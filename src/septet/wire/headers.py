@@ -48,11 +48,11 @@ class HeaderReader:
     def __init__(self, largest: int, utmost: int) -> None:
         self._largest = largest
         self._decoder = Decoder(max_header_list_size=utmost)
-        self._known: dict[bytes, Headers] = {}
+        self._known: dict[tuple[bool, bytes], Headers] = {}
 
     def read(self, block: bytes, *, request: bool) -> Headers:
         """The fields of `block`; raises `HeadersUnreadable`, `HeadersInvalid` or `HeadersTooLarge`."""
-        known = self._known.get(block)
+        known = self._known.get((request, block))
         if known is not None:
             return known
         newest = self._newest()
@@ -71,7 +71,7 @@ class HeaderReader:
             raise HeadersTooLarge("the header list is too large")
         check(fields, request=request)
         if unchanged and len(block) <= LONGEST:
-            self._known[block] = fields
+            self._known[request, block] = fields
         return fields
 
     def _newest(self) -> object:

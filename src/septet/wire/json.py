@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,13 +18,16 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Response, Wanted
-from septet.tensor import KSERVE_NAMES, Array, Buffer, to_raw
+from septet.tensor import KSERVE_NAMES, Array, Buffer, objects, to_raw
 from septet.wire.head import (
+    LARGEST_HEAD,
+    MOST_TENSORS,
+    Draft,
     Head,
     Input,
     Placed,
-    array_of,
     bind,
+    check_parameters,
     check_request,
     check_shape,
     dtype_of,
@@ -31,7 +35,7 @@ from septet.wire.head import (
     region_of,
     wanted_of,
 )
-from septet.wire.lists import BINARY_ONLY, read_list, write_list
+from septet.wire.lists import BINARY_ONLY, check_list, count_in, read_list, write_list
 from septet.wire.memory import Memory
 from septet.wire.proto import region_parameters, wanted_parameters
 from septet.wire.shm import Regions
@@ -75,12 +79,27 @@ class ResponseDocument(msgspec.Struct):
     outputs: list[TensorDocument] = []
 
 
+class Outline(msgspec.Struct):
+    """A request of which nothing is decoded yet."""
+
+    inputs: msgspec.Raw
+
+
+class TensorOutline(msgspec.Struct):
+    """A tensor of which nothing is decoded yet."""
+
+    data: msgspec.Raw = msgspec.Raw()
+
+
 _request = msgspec.json.Decoder(RequestDocument)
+_outline, _outlines = msgspec.json.Decoder(Outline), msgspec.json.Decoder(list[TensorOutline])
 _response = msgspec.json.Decoder(ResponseDocument)
 _encode = msgspec.json.Encoder().encode
 
 LONGEST = 2048
 """A longer document is not remembered."""
+
+TOO_MUCH = "failed to parse the request JSON: beside elements of tensors there is too much in it"
 
 _heads, _lengths = Memory(), Memory()
 
@@ -109,35 +128,26 @@ def header_length(text: str | None, size: int) -> int:
     return int(text)
 
 
-@dataclass(slots=True)
-class Read:
-    """A request, and whether outputs that say nothing themselves are to be answered in binary."""
-
-    request: Request
-    binary: bool
-
-
-def read_request(model: str, version: str, body: Buffer, length: int, regions: Regions) -> Read:
-    """The request in `body`, whose first `length` bytes are JSON.
-
-    Raises `RequestInvalid` and the errors of `Regions.read`.
-    """
+def read_request(model: str, version: str, body: Buffer, length: int) -> Draft:
+    """The request in `body`, whose first `length` bytes are JSON. Raises `RequestInvalid`."""
     view = memoryview(body)
     text = bytes(view[:length]) if length <= LONGEST else None
     known: tuple[Head, bool] | None = _heads.get((model, version, text))
     if known is None:
         known = _read_head(model, version, view[:length])
-        if text is not None and all(tensor.data is None for tensor in known[0].inputs):
+        if text is not None and all(tensor.elements is None for tensor in known[0].inputs):
             _heads.keep((model, version, text), known)
     head, binary = known
-    return Read(bind(head, _cut(head.inputs, view, length), regions), binary)
+    return Draft(head, _cut(head.inputs, view, length), binary)
 
 
 def _read_head(model: str, version: str, text: memoryview) -> tuple[Head, bool]:
     """What a document says, and whether it wants its outputs in binary."""
+    if len(text) > LARGEST_HEAD:
+        _check_outline(text)
     document = _decode(_request, text, "request JSON")
     inputs = tuple([_read_tensor(tensor) for tensor in document.inputs])
-    wanted = tuple([wanted_of(one.name, one.parameters) for one in document.outputs])
+    wanted = tuple([_read_wanted(output) for output in document.outputs])
     parameters = document.parameters
     binary = parameters.pop("binary_data_output", False)
     if not isinstance(binary, bool):
@@ -145,6 +155,17 @@ def _read_head(model: str, version: str, text: memoryview) -> tuple[Head, bool]:
     if wanted or parameters:
         check_request(wanted, parameters)
     return Head(model, version, document.id, inputs, wanted, parameters), binary
+
+
+def _check_outline(text: memoryview) -> None:
+    """Raise `RequestInvalid` for a long document that is long by anything but elements, before it is decoded."""
+    outline = _decode(_outline, text, "request JSON")
+    others = len(text) - len(outline.inputs)
+    if others > LARGEST_HEAD or count_in(outline.inputs, b"{") > 2 * MOST_TENSORS:
+        raise RequestInvalid(TOO_MUCH)
+    tensors = _decode(_outlines, outline.inputs, "request JSON")
+    if len(outline.inputs) - sum(len(tensor.data) for tensor in tensors) > LARGEST_HEAD:
+        raise RequestInvalid(TOO_MUCH)
 
 
 def _cut(inputs: Sequence[Input], view: memoryview, position: int) -> list[memoryview]:
@@ -161,10 +182,16 @@ def _cut(inputs: Sequence[Input], view: memoryview, position: int) -> list[memor
     return raw
 
 
+def _read_wanted(output: WantedDocument) -> Wanted:
+    check_parameters(output.parameters)
+    return wanted_of(output.name, output.parameters)
+
+
 def _read_tensor(tensor: TensorDocument) -> Input:
     name, shape, parameters = tensor.name, tuple(tensor.shape), tensor.parameters
     dtype = dtype_of(tensor.datatype, name)
     if parameters:
+        check_parameters(parameters)
         size = parameters.get("binary_data_size")
         region = region_of(parameters, name)
         if (size is not None or region is not None) and len(tensor.data):
@@ -180,7 +207,8 @@ def _read_tensor(tensor: TensorDocument) -> Input:
         raise RequestInvalid(f"tensor '{name}' has no data")
     if tensor.datatype in BINARY_ONLY:
         raise RequestInvalid(f"tensor '{name}': {tensor.datatype} is sent in binary only")
-    return Input(name, dtype, shape, data=read_list(tensor.data, dtype, shape, name))
+    check_list(tensor.data, shape, name)
+    return Input(name, dtype, shape, elements=partial(read_list, tensor.data, dtype, shape, name))
 
 
 def _read_output(tensor: TensorDocument, region: Region | None, regions: Regions) -> Input:
@@ -188,23 +216,32 @@ def _read_output(tensor: TensorDocument, region: Region | None, regions: Regions
         return _read_tensor(tensor)
     name, shape = tensor.name, tuple(tensor.shape)
     dtype = dtype_of(tensor.datatype, name)
-    return Input(name, dtype, shape, data=read_placed(regions, region, dtype, shape, name))
+    return Input(name, dtype, shape, elements=partial(read_placed, regions, region, dtype, shape, name))
 
 
 def read_raw(
-    model: str, version: str, body: Buffer, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> Read:
-    """The request whose whole body is its model's single input; a dimension below 0 takes what is left."""
-    free = [place for place, dim in enumerate(shape) if dim < 0]
-    if len(free) > 1 or dtype.kind == "O":
-        raise RequestInvalid(f"input '{name}' has no shape that a raw request could have")
-    if free:
-        one = dtype.itemsize * check_shape(tuple(1 if dim < 0 else dim for dim in shape), name)
-        count, rest = divmod(len(body), one) if one else (0, len(body))
-        if rest:
-            raise RequestInvalid(f"input '{name}': {len(body)} bytes are no whole number of {one}")
-        shape = tuple(count if dim < 0 else dim for dim in shape)
-    return Read(Request(model, {name: array_of(body, dtype, shape, name)}, version), True)
+    model: str, version: str, body: Buffer, name: str, dtype: np.dtype[Any], dims: tuple[int, ...]
+) -> Draft:
+    """The request whose whole body is its model's single input, or of BYTES its single element.
+
+    Of `dims`, one may be free, which is less than 0: it is as large as the body makes it. Raises `RequestInvalid`.
+    """
+    known = check_shape(tuple(max(dim, 1) if dim else 0 for dim in dims), name)
+    free = sum(dim < 0 for dim in dims)
+    each = known * dtype.itemsize
+    if dtype.kind == "O":
+        count, fits = 1, known == 1
+    elif free:
+        count, fits = len(body) // max(each, 1), free == 1 and each > 0 and len(body) % each == 0
+    else:
+        count, fits = 1, len(body) == each
+    if not fits:
+        raise RequestInvalid(f"a raw request of {len(body)} bytes is no input '{name}' of shape {list(dims)}")
+    shape = tuple(count if dim < 0 else dim for dim in dims)
+    elements = partial(objects, [bytes(body)], shape) if dtype.kind == "O" else None
+    return Draft(
+        Head(model, version, "", [Input(name, dtype, shape, elements=elements)]), [] if elements else [body]
+    )
 
 
 @dataclass(slots=True)

@@ -7,14 +7,15 @@ thread run. In pieces neither is much at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from septet.errors import RequestInvalid
-from septet.tensor import KSERVE_NAMES, Array, objects
+from septet.tensor import KSERVE_NAMES, Array, Buffer
 from septet.wire.head import check_shape
 
 PIECE, ELEMENTS_AT_ONCE = 256 << 10, 16 << 10
@@ -23,7 +24,6 @@ PIECE, ELEMENTS_AT_ONCE = 256 << 10, 16 << 10
 BINARY_ONLY = {"FP16", "BF16"}
 
 _integers = msgspec.json.Decoder(list[int])
-_anything = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
 FLAT: dict[str, msgspec.json.Decoder[Any]] = {
@@ -35,91 +35,114 @@ FLAT: dict[str, msgspec.json.Decoder[Any]] = {
 }
 """Kind of dtype -> decoder of a flat list of its elements."""
 
-KINDS: dict[str, type | tuple[type, ...]] = {"b": bool, "i": int, "u": int, "f": (int, float), "O": str}
+BRACKETS = bytes.maketrans(b"[]", b"  ")
+BETWEEN = bytes(set(range(256)) - set(b'[],"{}'))
+"""What stands in no list but as a part of an element, or does not count."""
+
+STRING = re.compile(rb'("(?:[^"\\]++|\\.)*+")', re.DOTALL)
+STRINGS_REST = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.DOTALL)
+ELEMENT = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+")*+,', re.DOTALL)
+"""All up to the next comma that is in no string."""
+
+UNESCAPED = re.compile(rb"[^\\]")
+EMPTY = re.compile(rb"\[[ \t\r\n]*\]")
+ONE_LEVEL = re.compile(rb"[ \t\r\n]*\[(?![ \t\r\n]*\[)")
 
 
 def read_list(text: msgspec.Raw, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> Array:
     """The tensor in a JSON list, flat or nested as `shape` says. Raises `RequestInvalid`."""
-    size = check_shape(shape, name)
+    size = check_list(text, shape, name)
     view = memoryview(text)
-    if len(view) > PIECE and dtype.kind != "O" and view[0] == ord("["):
-        array = _long(view, dtype, size, name)
-        if array is not None:
-            return array.reshape(shape)
-    flat = _elements(text, dtype, shape, name)
-    if len(flat) != size:
-        raise _miscounted(len(flat), size, name)
-    if dtype.kind == "O":
-        return objects([element.encode() for element in flat], shape)
-    return _array(flat, dtype, name).reshape(shape)
-
-
-def _long(text: memoryview, dtype: np.dtype[Any], size: int, name: str) -> Array | None:
-    """The numbers of a long flat list; ``None`` where it is none, whatever else it may be."""
-    if size > len(text) // 2:
-        raise RequestInvalid(f"tensor '{name}': {len(text)} characters are not {size} elements")
-    array, filled = np.empty(size, dtype), 0
-    for piece in _pieces(text):
-        try:
-            part = FLAT[dtype.kind].decode(piece)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
+    frame = _frame(view, shape, size)
+    array, filled, place = np.empty(size, dtype), 0, 0
+    for piece in _pieces(view):
+        seen, elements = _parted(piece)
+        if not frame.startswith(seen, place):
+            raise _misshapen(shape, name)
+        place += len(seen)
+        part = _decoded(elements if size else elements.replace(b",", b""), dtype, name)
         if filled + len(part) > size:
-            raise _miscounted(filled + len(part), size, name)
-        array[filled : filled + len(part)] = _array(part, dtype, name)
+            raise _misshapen(shape, name)
+        array[filled : filled + len(part)] = part
         filled += len(part)
-    if filled != size:
-        raise _miscounted(filled, size, name)
-    return array
+    if filled != size or place != len(frame):
+        raise _misshapen(shape, name)
+    return array.reshape(shape)
+
+
+def check_list(text: msgspec.Raw, shape: tuple[int, ...], name: str) -> int:
+    """How many elements a tensor has; raises `RequestInvalid` where `text` is too short to be so many."""
+    size = check_shape(shape, name)
+    if 2 * size - 1 > len(text):
+        raise RequestInvalid(f"tensor '{name}': {len(text)} characters are not {size} elements")
+    return size
+
+
+def _frame(text: memoryview, shape: tuple[int, ...], size: int) -> bytes:
+    """The brackets and commas of a list of `shape`, nested if `text` is, and no longer than that may be."""
+    frame = b""
+    dims = shape[: shape.index(0) + 1] if 0 in shape else shape  # in an empty list there are no others
+    for dim in (size,) if ONE_LEVEL.match(text) else dims[::-1]:
+        if dim * (len(frame) + 1) > len(text):
+            return b"-"
+        frame = b"[%b]" % ((frame + b",") * (dim - 1) + frame if dim else b"")
+    return frame
 
 
 def _pieces(text: memoryview) -> Iterator[bytes]:
-    """Lists that are together what is between the brackets of `text`, cut at commas."""
-    start, end = 1, len(text) - 1
+    """The parts of `text`, cut at commas that are in no string."""
+    start, end = 0, len(text)
     while start < end:
-        stop = min(start + PIECE, end)
-        while stop < end and text[stop] != ord(","):
-            stop += 1
-        yield b"[%b]" % bytes(text[start:stop])
-        start = stop + 1
+        stop = start + PIECE
+        match = UNESCAPED.search(text, stop - 1) if stop < end else None
+        if match is not None:
+            stop = match.end()
+            if _open(bytes(text[start:stop])):
+                match = STRINGS_REST.match(text, stop)
+                stop = match.end() if match else end
+            match = ELEMENT.match(text, stop)
+        stop = match.end() if match else end
+        yield bytes(text[start:stop])
+        start = stop
 
 
-def _elements(text: msgspec.Raw, dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> list[Any]:
+def count_in(text: Buffer, character: bytes) -> int:
+    """How often a bracket, brace, comma or colon stands in a JSON document, but for its texts."""
+    return sum(_parted(piece)[0].count(character) for piece in _pieces(memoryview(text)))
+
+
+def length_of(text: msgspec.Raw) -> int | None:
+    """How many elements a JSON list has that holds no other; ``None`` for anything but a list."""
+    if memoryview(text)[0] != ord("["):
+        return None
+    return 0 if EMPTY.fullmatch(text) else count_in(text, b",") + 1
+
+
+def _open(piece: bytes) -> bool:
+    """Whether `piece`, which begins in no string, ends in one."""
+    if b'"' not in piece:
+        return False
+    return bool(piece.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"') % 2)
+
+
+def _parted(piece: bytes) -> tuple[bytes, bytes]:
+    """A piece's brackets and commas, and its elements as a flat list."""
+    if b'"' in piece:
+        parts = STRING.split(piece)
+        seen = b"".join(parts[::2]).translate(None, b" \t\r\n")
+        elements = b",".join(parts[1::2])
+    else:
+        seen = piece.translate(None, BETWEEN)
+        elements = piece.translate(BRACKETS).rstrip().removesuffix(b",")
+    return seen, b"[%b]" % elements
+
+
+def _decoded(elements: bytes, dtype: np.dtype[Any], name: str) -> Array | list[bytes]:
     try:
-        flat: list[Any] = FLAT[dtype.kind].decode(text)
-        return flat
-    except RecursionError:
-        raise RequestInvalid(f"tensor '{name}': nested too deeply") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    try:
-        nested = _anything.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise RequestInvalid(f"failed to parse the data of tensor '{name}': {error}") from None
-    except RecursionError:
-        raise RequestInvalid(f"tensor '{name}': nested too deeply") from None
-    flat = _flattened(nested, shape, name)
-    _check(flat, dtype, name)
-    return flat
-
-
-def _flattened(data: object, shape: tuple[int, ...], name: str) -> list[Any]:
-    """The elements of lists nested exactly as `shape`; whatever else is refused."""
-    level: list[Any] = [data]
-    for dim in shape:
-        if not all(type(part) is list and len(part) == dim for part in level):
-            raise RequestInvalid(f"tensor '{name}': data are not {list(shape)}, or of a wrong type")
-        level = [element for part in level for element in part]
-    return level
-
-
-def _check(flat: Sequence[object], dtype: np.dtype[Any], name: str) -> None:
-    """Raise `RequestInvalid` where an element of nested data has another type than `dtype`."""
-    wanted = KINDS[dtype.kind]
-    if not all(
-        isinstance(element, wanted) and (dtype.kind == "b" or type(element) is not bool) for element in flat
-    ):
-        raise RequestInvalid(f"tensor '{name}': an element is no {KSERVE_NAMES[dtype]}")
+        flat: list[Any] = FLAT[dtype.kind].decode(elements)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise RequestInvalid(f"tensor '{name}': an element is no {KSERVE_NAMES[dtype]}") from None
+    return [element.encode() for element in flat] if dtype.kind == "O" else _array(flat, dtype, name)
 
 
 def _array(flat: list[Any], dtype: np.dtype[Any], name: str) -> Array:
@@ -134,8 +157,8 @@ def _array(flat: list[Any], dtype: np.dtype[Any], name: str) -> Array:
     return array
 
 
-def _miscounted(count: int, size: int, name: str) -> RequestInvalid:
-    return RequestInvalid(f"tensor '{name}': {count} elements are not {size}")
+def _misshapen(shape: tuple[int, ...], name: str) -> RequestInvalid:
+    return RequestInvalid(f"tensor '{name}': data are not {list(shape)}, or of a wrong type")
 
 
 def write_list(name: str, array: Array) -> bytes:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Infer requests and responses in protobuf, both directions.
 
-Raw tensors never enter a protobuf object (that costs milliseconds): the walk over a message's top-level fields
+Elements of tensors never enter a protobuf object (that costs milliseconds): the walk over a message's fields
 finds them, what remains is small and is parsed by protobuf itself. Messages are written as chunks, the tensors
 being views of the arrays.
 """
@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Response, Wanted
 from septet.stubs import service_pb2
-from septet.tensor import KSERVE_NAMES, Array, Buffer, objects, to_raw
+from septet.tensor import KSERVE_NAMES, Array, Buffer, to_raw
+from septet.wire.contents import reader_of
 from septet.wire.head import (
+    LARGEST_HEAD,
+    MOST_TENSORS,
+    Draft,
     Head,
     Input,
     Placed,
     array_of,
-    bind,
     check_name,
     check_request,
     check_shape,
@@ -33,83 +35,86 @@ from septet.wire.head import (
     wanted_of,
 )
 from septet.wire.memory import Memory
+from septet.wire.protobuf import split
 from septet.wire.shm import Regions
 
-RAW_INPUT, RAW_OUTPUT = 7, 6
-"""Field numbers of the raw tensors in ModelInferRequest and ModelInferResponse."""
+TENSOR, RAW_INPUT, RAW_OUTPUT = 5, 7, 6
+"""Field numbers of the heads of tensors in ModelInferRequest and ModelInferResponse, and of the raw tensors."""
 
-CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-"""Datatype -> the field of InferTensorContents that holds it; FP16 and BF16 are raw only."""
+CONTENTS = 5
+"""Field number of the InferTensorContents of a tensor."""
+
+LONGEST = 64 << 10
+"""Bytes; a longer head is not remembered."""
 
 _heads = Memory()
 _outputs = Memory()
 _names = Memory()
 
 
-def read_request(message: Buffer, regions: Regions) -> Request:
-    """The request in a ModelInferRequest; raises `RequestInvalid` and the errors of `Regions.read`."""
+def read_request(message: Buffer) -> Draft:
+    """The request in a ModelInferRequest. Raises `RequestInvalid`."""
     rest, raw = split(message, RAW_INPUT)
-    head: Head | None = _heads.get((rest, bool(raw)))
+    short = len(rest) <= LONGEST
+    head: Head | None = _heads.get((rest, bool(raw))) if short else None
     if head is None:
         head = _read_head(rest, bool(raw))
-    return bind(head, raw, regions)
+        if short and all(tensor.elements is None for tensor in head.inputs):
+            _heads.keep((rest, bool(raw)), head)
+    return Draft(head, raw)
 
 
-def _read_head(rest: bytes, raw: bool) -> Head:
-    try:
-        parsed = service_pb2.ModelInferRequest.FromString(rest)
-    except DecodeError:
-        raise RequestInvalid("the message is no ModelInferRequest") from None
-    typed = [tensor for tensor in parsed.inputs if tensor.HasField("contents")]
-    if raw and typed:
-        raise RequestInvalid("contents field must not be specified when using raw_input_contents")
+def _read_head(message: bytes, raw: bool) -> Head:
+    rest, tensors = parts_of(message)
+    parsed = _parsed(service_pb2.ModelInferRequest, rest)
     wanted = tuple(wanted_of(one.name, parameters_of(one.parameters)) for one in parsed.outputs)
     parameters = parameters_of(parsed.parameters)
     check_request(wanted, parameters)
     check_name(parsed.model_name)
     check_name(parsed.model_version)
-    inputs = tuple(_read_input(tensor, raw) for tensor in parsed.inputs)
-    head = Head(parsed.model_name, parsed.model_version, parsed.id, inputs, wanted, parameters)
-    if not typed:
-        _heads.keep((rest, raw), head)
-    return head
+    inputs = tuple([_read_input(tensor, contents, raw) for tensor, contents in tensors])
+    return Head(parsed.model_name, parsed.model_version, parsed.id, inputs, wanted, parameters)
 
 
-def _read_input(tensor: Any, raw: bool) -> Input:
+def parts_of(message: bytes) -> tuple[bytes, list[tuple[bytes, Sequence[memoryview]]]]:
+    """A request or response without its tensors, and these, each without its contents, and the contents.
+
+    Raises `RequestInvalid` where all but the contents is more than protobuf is to parse.
+    """
+    rest, tensors = split(message, TENSOR)
+    if len(tensors) > MOST_TENSORS:
+        raise RequestInvalid(f"the message has more than {MOST_TENSORS} tensors")
+    parts, size = [], len(rest)
+    for tensor in tensors:
+        part = split(tensor, CONTENTS)
+        parts.append(part)
+        size += len(tensor) - sum(map(len, part[1]))
+        if size > LARGEST_HEAD:
+            break
+    if size > LARGEST_HEAD:
+        raise RequestInvalid(f"the message has more than {LARGEST_HEAD} bytes beside the elements of its tensors")
+    return rest, parts
+
+
+def _parsed(kind: Any, message: bytes) -> Any:
+    """A message of `kind` that holds no elements. Raises `RequestInvalid`."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise RequestInvalid(f"the message is no {kind.DESCRIPTOR.name}") from None
+
+
+def _read_input(message: bytes, contents: Sequence[memoryview], raw: bool) -> Input:
+    tensor = _parsed(service_pb2.ModelInferRequest.InferInputTensor, message)
     name, shape = tensor.name, tuple(tensor.shape)
     dtype = dtype_of(tensor.datatype, name)
     region = region_of(parameters_of(tensor.parameters), name)
-    size = check_shape(shape, name)
+    check_shape(shape, name)
+    if raw and contents:
+        raise RequestInvalid("contents field must not be specified when using raw_input_contents")
     if region is not None or raw:
         return Input(name, dtype, shape, region=region)
-    contents = tensor.contents
-    field = CONTENTS.get(tensor.datatype)
-    if field is None:
-        raise RequestInvalid(f"input '{name}': {tensor.datatype} is sent in raw_input_contents only")
-    values = getattr(contents, field)
-    if any(entry.name != field for entry, _ in contents.ListFields()):
-        raise RequestInvalid(f"input '{name}': contents of another type than {tensor.datatype}")
-    if len(values) != size:
-        raise RequestInvalid(f"input '{name}': {len(values)} elements are not {list(shape)}")
-    if field == "bytes_contents":
-        return Input(name, dtype, shape, data=objects(list(values), shape))
-    try:
-        return Input(name, dtype, shape, data=np.array(values, dtype).reshape(shape))
-    except OverflowError:
-        raise RequestInvalid(f"input '{name}': an element does not fit {tensor.datatype}") from None
+    return Input(name, dtype, shape, elements=reader_of(contents, tensor.datatype, shape, name))
 
 
 def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Parameter]:
@@ -224,84 +229,24 @@ def _datatype(array: Array) -> str:
 def read_response(message: Buffer, regions: Regions, wanted: Sequence[Wanted] = ()) -> Response:
     """The response in a ModelInferResponse; outputs that were `wanted` in regions are read from there."""
     places = {one.name: one.region for one in wanted}
-    rest, raw = split(message, RAW_OUTPUT)
-    try:
-        parsed = service_pb2.ModelInferResponse.FromString(rest)
-    except DecodeError:
-        raise RequestInvalid("the message is no ModelInferResponse") from None
+    head, raw = split(message, RAW_OUTPUT)
+    rest, tensors = parts_of(head)
+    parsed = _parsed(service_pb2.ModelInferResponse, rest)
     outputs: dict[str, Array] = {}
-    for place, tensor in enumerate(parsed.outputs):
+    for place, (about, contents) in enumerate(tensors):
+        tensor = _parsed(service_pb2.ModelInferResponse.InferOutputTensor, about)
         dtype, shape = dtype_of(tensor.datatype, tensor.name), tuple(tensor.shape)
         region = places.get(tensor.name)
         if region is not None:
             outputs[tensor.name] = read_placed(regions, region, dtype, shape, tensor.name)
         elif place < len(raw):
             outputs[tensor.name] = array_of(raw[place], dtype, shape, tensor.name)
+        elif "shared_memory_region" in tensor.parameters:
+            raise RequestInvalid(f"output '{tensor.name}' lies in shared memory that nobody asked for")
         else:
-            outputs[tensor.name] = _typed_output(tensor)
+            outputs[tensor.name] = reader_of(contents, tensor.datatype, shape, tensor.name)()
     parameters = parameters_of(parsed.parameters)
     return Response(parsed.model_name, parsed.model_version, parsed.id, outputs, parameters)
-
-
-def _typed_output(tensor: Any) -> Array:
-    data = _read_input(tensor, False).data
-    if data is None:
-        raise RequestInvalid(f"output '{tensor.name}' lies in shared memory that nobody asked for")
-    return data
-
-
-def split(message: Buffer, raw_field: int) -> tuple[bytes, Sequence[memoryview]]:
-    """The fields of `message` but for those of number `raw_field`, and these: views, in their order."""
-    view = memoryview(message)
-    position, end = 0, len(view)
-    rest: list[memoryview] = []
-    raw: list[memoryview] = []
-    kept = 0
-    try:
-        while position < end:
-            start = position
-            tag = view[position]
-            position += 1
-            if tag >= 0x80:
-                tag, position = _varint(view, position - 1)
-            kind = tag & 7
-            if kind == 2:
-                size = view[position]
-                position += 1
-                if size >= 0x80:
-                    size, position = _varint(view, position - 1)
-                begin, position = position, position + size
-                if tag >> 3 == raw_field:
-                    if start > kept:
-                        rest.append(view[kept:start])
-                    raw.append(view[begin:position])
-                    kept = position
-            elif kind == 0:
-                _, position = _varint(view, position)
-            elif kind in (1, 5):
-                position += 8 if kind == 1 else 4
-            else:
-                raise RequestInvalid("the message is no protobuf")
-    except IndexError:
-        raise RequestInvalid("the message is cut off") from None
-    if position != end:
-        raise RequestInvalid("the message is cut off")
-    if kept < end:
-        rest.append(view[kept:end])
-    return b"".join(rest), raw
-
-
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise RequestInvalid("the message is no protobuf: a number without an end")
 
 
 def _length(tag: int, size: int) -> bytes:

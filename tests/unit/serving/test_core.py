@@ -32,6 +32,7 @@ from septet.serving import brevity
 from septet.serving.core import Core
 from septet.serving.loader import Loader, Source
 from septet.serving.served import Served
+from septet.tensor import Array
 from septet.wire.shm import Regions
 from serving_made import IDENTITY, Answers, ask, model, onnx_file, row, until
 
@@ -602,6 +603,29 @@ def test_labels_and_the_one_input_of_a_raw_request(open_: Open, root: Path) -> N
         core.raw_input("pair", "")
 
 
+def test_a_raw_request_tells_the_one_dimension_that_is_free(open_: Open, root: Path) -> None:
+    model(root, "identity", IDENTITY.replace("dims: 4", "dims: [ -1, 2 ]"))
+    core = open_()
+    assert core.raw_input("identity", "").shape == (1, None, 2)
+
+
+def test_a_request_is_admitted_by_names_dtypes_and_shapes_alone(open_: Open, root: Path) -> None:
+    model(root, "identity", IDENTITY)
+    core = open_()
+
+    def hollow(dtype: type, *shape: int) -> Array:
+        return np.broadcast_to(np.empty((), dtype), shape)
+
+    core.admit(Request("identity", {"x": hollow(np.float32, 2, 4)}))
+    for wrong in (hollow(np.int32, 2, 4), hollow(np.float32, 2, 5), hollow(np.float32, 10**6, 4)):
+        with pytest.raises(RequestInvalid):
+            core.admit(Request("identity", {"x": wrong}))
+    with pytest.raises(RequestInvalid):
+        core.admit(Request("identity", {"z": hollow(np.float32, 2, 4)}))
+    with pytest.raises(ModelUnknown):
+        core.admit(Request("nobody", {"x": hollow(np.float32, 2, 4)}))
+
+
 def test_nothing_is_written_where_the_network_says(open_: Open, root: Path) -> None:
     core = open_()
     with pytest.raises(Forbidden):
@@ -614,6 +638,13 @@ def test_nothing_is_written_where_the_network_says(open_: Open, root: Path) -> N
         core.log_settings({"log_info": "yes"})
     assert core.trace_settings()["trace_level"] == ["OFF"]
     assert core.log_settings({"log_verbose_level": 0})["log_info"] is True
+
+
+def test_log_settings_that_are_not_known_are_ignored_as_with_triton(open_: Open, root: Path) -> None:
+    core = open_()
+    settings = core.log_settings({"log_colour": "red", "log_verbose_level": 0})
+    assert settings["log_verbose_level"] == 0
+    assert "log_colour" not in settings
 
 
 def test_closing_finishes_what_waits_and_refuses_what_comes(open_: Open, root: Path) -> None:

@@ -23,6 +23,7 @@ from septet.serving import grpc as front
 from septet.serving.grpc import GrpcLimits
 from septet.stubs import SERVICE, service_pb2, service_pb2_grpc
 from septet.wire import frames, proto
+from septet.wire import head as drafts
 from septet.wire.encoding import compress, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, HeadersReceived, StreamEnded
 from septet.wire.frames import Code, Setting
@@ -127,6 +128,42 @@ def test_a_message_is_inflated_beside_the_loop(
     assert len(list(stream)) == 2
 
 
+def typed(model: str, count: int, id_: str = "") -> bytes:
+    """A request of `count` elements that are not raw."""
+    message = service_pb2.ModelInferRequest(model_name=model, id=id_)
+    message.inputs.add(name="INPUT0", datatype="INT32", shape=[count]).contents.int_contents.extend([7] * count)
+    return bytes(message.SerializeToString())
+
+
+def test_many_elements_are_read_beside_the_loop_and_in_their_turn(
+    running: Running, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, bind = threading.Event(), drafts.bind
+
+    def slowly(head: drafts.Head, *more: Any) -> Request:
+        assert head.inputs[0].shape != (100_000,) or served.wait(20), "nobody else was served meanwhile"
+        return bind(head, *more)
+
+    monkeypatch.setattr(drafts, "bind", slowly)
+    one = raw(channel).future(typed("identity", 100_000), timeout=30)
+    sent = [typed("identity", 100_000, "long"), typed("identity", 3, "short")]
+    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(sent), timeout=30)
+    raw(channel)(infer(), timeout=10)
+    served.set()
+    assert len(service_pb2.ModelInferResponse.FromString(one.result()).raw_output_contents[0]) == 400_000
+    assert len(list(stream)) == 2
+    assert [request.id for request in running.plane.requests if request.id] == ["long", "short"]
+
+
+def test_elements_that_nobody_takes_are_not_read(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = start(held=2 << 20)
+    with grpc.insecure_channel(running.grpc) as channel:
+        monkeypatch.setattr(drafts, "bind", lambda *given: pytest.fail("elements were read"))
+        assert status_of(raw(channel), typed("nobody", 100_000)) == grpc.StatusCode.NOT_FOUND
+        assert status_of(raw(channel), typed("identity", 600_000)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+    until(lambda: running.server.budget.held == 0)
+
+
 def test_messages_of_a_stream_keep_their_order_however_they_come(running: Running) -> None:
     sizes = [40_000, 1, 300_000, 2, 3, 50_000]
     parts = [infer(size=size) for size in sizes]
@@ -200,6 +237,12 @@ def test_metadata_above_the_limit_refuse_one_call_alone(running: Running) -> Non
                 if isinstance(event, HeadersReceived) and event.ended:
                     seen[event.stream] = dict(event.headers)["grpc-status"]
     assert seen == {1: "0", 3: str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]), 5: "0"}
+
+
+def test_messages_that_are_no_inference_are_short(channel: grpc.Channel) -> None:
+    long = b"\x0a\x80\x80\x80\x01" + bytes(2 << 20)
+    for method in ("ServerLive", "LogSettings", "RepositoryModelUnload"):
+        assert status_of(raw(channel, method), long) == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_one_message_a_call(channel: grpc.Channel) -> None:

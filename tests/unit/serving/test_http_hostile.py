@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import resource
@@ -20,9 +21,11 @@ import psutil
 import pytest
 
 from fake_plane import Running, Start
+from septet.errors import RequestInvalid
 from septet.request import Request
 from septet.serving import routes
 from septet.serving.http import HttpLimits
+from septet.wire import head as drafts
 from septet.wire import json as wire
 from septet.wire.encoding import decompress
 from serving_made import until
@@ -123,6 +126,54 @@ def test_chunked_bodies_and_expect(running: Running) -> None:
         assert answers(talk)[0][0] == 100
         talk.sendall(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\nTrailer: x\r\n\r\n")
         assert json.loads(answers(talk)[0][2])["outputs"][0]["data"] == [1.0]
+
+
+def test_an_answer_to_head_has_no_body(running: Running) -> None:
+    path = "/v2/models/identity/infer"
+    asked = post(path, b"abc").replace(b"POST", b"HEAD")
+    with dial(running) as talk:
+        talk.sendall(asked + asked + b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        told = talk.makefile("rb").read()
+    heads = told.split(b"HTTP/1.1 ")[1:]
+    assert [head[:3] for head in heads] == [b"405", b"405", b"200"]
+    assert all(head.endswith(b"\r\n\r\n") for head in heads[:2])
+
+
+def test_what_is_refused_waits_for_the_answers_before_it(start: Start) -> None:
+    running = start(http_limits=replace(LIMITS, linger_seconds=0.0))
+    with dial(running) as talk:
+        talk.sendall(infer("held") + b"GARBAGE\r\n\r\n")
+        until(lambda: bool(running.plane.requests))
+        assert still_serves(running)
+        running.plane.go_on.set()
+        assert [status for status, _, _ in answers(talk, 2)] == [200, 400]
+        assert talk.recv(1) == b""
+
+
+def test_a_client_that_says_no_more_gets_its_answers(running: Running) -> None:
+    with dial(running) as talk:
+        talk.sendall(infer("held") + infer())
+        talk.shutdown(socket.SHUT_WR)
+        until(lambda: len(running.plane.requests) == 2)
+        assert still_serves(running)
+        running.plane.go_on.set()
+        assert [status for status, _, _ in answers(talk, 3)] == [100, 200, 200]
+        assert talk.recv(1) == b""
+
+
+def test_a_client_that_says_no_more_after_many_requests(start: Start) -> None:
+    running = start(http_limits=replace(LIMITS, pipelined=2))
+    with dial(running) as talk:
+        talk.sendall(infer() * 20)
+        talk.shutdown(socket.SHUT_WR)
+        told = talk.makefile("rb").read()
+    assert told.count(b"HTTP/1.1 200") == 20
+
+
+def test_a_target_with_the_servers_name_in_it(running: Running) -> None:
+    for target in (b"http://x:8000/v2/models/identity", b"HTTP://x/v2/models/identity?a=b"):
+        assert ask(running, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)[0][0] == 200
+    assert ask(running, b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n")[0][0] == 404
 
 
 def listed(*values: float) -> bytes:
@@ -305,12 +356,16 @@ def test_a_body_is_inflated_beside_the_loop(running: Running, monkeypatch: pytes
 def test_long_lists_are_read_and_written_beside_the_loop(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = {"read": threading.Event(), "write": threading.Event()}
-    read, write = wire.read_request, wire.write_response
+    served = {step: threading.Event() for step in ("document", "elements", "write")}
+    read, bind, write = wire.read_request, drafts.bind, wire.write_response
 
-    def slow_read(*given: Any) -> wire.Read:
-        assert len(given[2]) < 100_000 or served["read"].wait(20), "nobody else was served meanwhile"
+    def slow_read(*given: Any) -> drafts.Draft:
+        assert len(given[2]) < 100_000 or served["document"].wait(20), "nobody else was served meanwhile"
         return read(*given)
+
+    def slow_bind(given: drafts.Head, *more: Any) -> Request:
+        assert given.viewed or served["elements"].wait(20), "nobody else was served meanwhile"
+        return bind(given, *more)
 
     def slow_write(*given: Any) -> wire.Body:
         large = given[1].outputs["OUTPUT0"].size > 1_000
@@ -318,21 +373,61 @@ def test_long_lists_are_read_and_written_beside_the_loop(
         return write(*given)
 
     monkeypatch.setattr(wire, "read_request", slow_read)
+    monkeypatch.setattr(drafts, "bind", slow_bind)
     monkeypatch.setattr(wire, "write_response", slow_write)
     data = list(range(200_000))
     tensor = {"name": "INPUT0", "datatype": "INT32", "shape": [len(data)], "data": data}
     with dial(running) as talk:
         talk.sendall(post("/v2/models/identity/infer", json.dumps({"inputs": [tensor]}).encode()))
-        for step in ("read", "write"):
+        for step in served:
             assert still_serves(running)
             served[step].set()
-            until(lambda: any(request.inputs["INPUT0"].size == len(data) for request in running.plane.requests))
         ((status, _, body),) = answers(talk)
     assert status == 200
     assert json.loads(body)["outputs"][0]["data"] == data
 
 
+def texts(model: str, count: int, shape: list[int]) -> bytes:
+    """A request that brings `count` empty texts in binary."""
+    raw = bytes(4 * count)
+    tensor = {"name": "INPUT0", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": len(raw)}}
+    document = json.dumps({"inputs": [tensor]}).encode()
+    return post(f"/v2/models/{model}/infer", document + raw, f"Inference-Header-Content-Length: {len(document)}")
+
+
+def test_many_texts_are_read_beside_the_loop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, bind = threading.Event(), drafts.bind
+
+    def slowly(given: drafts.Head, *more: Any) -> Request:
+        assert given.viewed or served.wait(20), "nobody else was served meanwhile"
+        return bind(given, *more)
+
+    monkeypatch.setattr(drafts, "bind", slowly)
+    with dial(running) as talk:
+        talk.sendall(texts("identity", 50_000, [50_000]))
+        assert still_serves(running)
+        served.set()
+        assert answers(talk)[0][0] == 200
+    assert running.plane.requests[-1].inputs["INPUT0"].tolist() == [b""] * 50_000
+
+
+def test_texts_that_nobody_takes_are_not_read(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "bind", lambda *given: pytest.fail("elements were read"))
+    assert ask(running, texts("nobody", 50_000, [50_000]))[0][0] == 404
+    assert ask(running, texts("identity", 50_000, [50_001]))[0][0] == 400
+    assert ask(running, texts("identity", 50_000, [2**31 - 1, 2**31 - 1]))[0][0] == 400
+
+
 # What all connections hold together
+
+
+def test_texts_count_as_what_they_take_in_memory(start: Start) -> None:
+    running = start(http_limits=LIMITS, held=2 << 20)
+    ((status, _, body),) = ask(running, texts("identity", 50_000, [50_000]))
+    assert status == 503
+    assert b"the server holds" in body
+    assert ask(running, texts("identity", 20_000, [20_000]))[0][0] == 200
+    until(lambda: held(running) == 0)
 
 
 def test_all_bodies_together_have_a_limit(start: Start) -> None:
@@ -399,6 +494,33 @@ def test_deep_and_odd_json(running: Running) -> None:
                 continue
             assert ask(running, post(target, body))[0][0] == 400, (path, body[:20])
     assert still_serves(running)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/logging",
+        "/v2/trace/setting",
+        "/v2/repository/index",
+        "/v2/systemsharedmemory/region/r/register",
+        "/v2/repository/models/identity/unload",
+        "/v2/repository/models/identity/load",
+    ],
+)
+def test_documents_that_are_no_inference_are_short(running: Running, path: str) -> None:
+    for long in ('"%s"' % ("x" * (1 << 20)), "[%s1]" % ("1," * (1 << 20))):
+        document = f'{{"parameters":{{"config":{long}}},"log_verbose_level":1,"other":{long}}}'
+        assert ask(running, post(path, document.encode()))[0][0] == 413
+    assert running.plane.loaded == []
+
+
+def test_a_load_may_bring_long_files(running: Running) -> None:
+    path, content = "/v2/repository/models/identity/load", bytes(2 << 20)
+    parameters = {"config": "{}", "file:1/model.onnx": base64.b64encode(content).decode()}
+    assert ask(running, post(path, json.dumps({"parameters": parameters}).encode()))[0][0] == 200
+    assert running.plane.loaded == [("identity", {"config": "{}", "file:1/model.onnx": content})]
+    many = {f"file:{number}": "" for number in range(100_000)}
+    assert ask(running, post(path, json.dumps({"parameters": many}).encode()))[0][0] == 413
 
 
 # Row 8: names
@@ -469,6 +591,40 @@ def test_generate(running: Running) -> None:
     events = [json.loads(line[6:]) for line in got.split(b"\r\n") if line.startswith(b"data: ")]
     assert [event["OUT"] for event in events] == [1, 2]
     assert got.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "read"),
+    [
+        ("identity", "[1,2.5]", [1.0, 2.5]),
+        ("identity", "[ ]", []),
+        ("identity", "7", [7.0]),
+        ("words", '["a,b","[\\"]"]', [b"a,b", b'["]']),
+        ("words", '"a"', [b"a"]),
+        ("identity", "[[1]]", None),
+        ("identity", "[true]", None),
+        ("identity", '["1"]', None),
+        ("identity", "{}", None),
+        ("words", "[1]", None),
+    ],
+)
+def test_what_generate_reads(running: Running, model: str, data: str, read: list[object] | None) -> None:
+    ((status, _, _),) = ask(running, post(f"/v2/models/{model}/generate", b'{"INPUT0":%b}' % data.encode()))
+    assert status == (400 if read is None else 200)
+    assert read is None or running.plane.requests[-1].inputs["INPUT0"].tolist() == read
+
+
+def test_generate_reads_elements_last_and_few_fields(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/v2/models/identity/generate"
+    monkeypatch.setattr(drafts, "bind", lambda *given: pytest.fail("elements were read"))
+    many = {f"{number:020}": 1 for number in range(50_000)}
+    assert ask(running, post(path, json.dumps(many).encode()))[0][0] == 400
+    monkeypatch.setattr(running.plane, "admit", refuse)
+    assert ask(running, post(path, json.dumps({"INPUT0": [1] * 100_000}).encode()))[0][0] == 400
+
+
+def refuse(request: Request) -> None:
+    raise RequestInvalid(f"nobody takes {request.inputs['INPUT0'].shape}")
 
 
 def test_a_raw_request(running: Running) -> None:

@@ -167,12 +167,14 @@ def test_arguments_and_module_are_those_of_triton(open_: Open, root: Path) -> No
         assert self.args["model_instance_kind"] == "CPU" and self.args["model_instance_name"] == "m_0"
         assert pb_utils.get_model_dir() == self.args["model_repository"] + "/1"
         assert request.request_id() == "seven" and json.loads(request.parameters()) == {"p": 1}
+        assert request.timeout() == 60_000_000 and request.correlation_id() == 3
         assert request.requested_output_names() == ["y"] and not request.is_cancelled()
         assert request.inputs()[0].triton_dtype() == "TYPE_FP32" and request.inputs()[0].is_cpu()
         pb_utils.Logger.log_info("seen")
         y = np.from_dlpack(request.inputs()[0]) * 1"""
     python(root, "m", code(body), CONFIG + 'parameters { key: "k" value { string_value: "v" } }')
-    answer = ask(open_(), "m", {"x": row(3)}, id="seven", parameters={"p": 1})
+    parameters = {"p": 1, "priority": 1, "timeout": 60_000_000, "sequence_id": 3, "sequence_start": True}
+    answer = ask(open_(), "m", {"x": row(3)}, id="seven", parameters=parameters)
     assert answer.error is None
     assert np.array_equal(answer.outputs["y"], row(3))
 

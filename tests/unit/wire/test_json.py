@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septet.errors import RequestInvalid, SeptetError
-from septet.request import Region, Request, Response, Wanted
+from septet.request import SCHEDULING, Region, Request, Response, Wanted
 from septet.tensor import KSERVE_NAMES, Array
 from septet.wire import json as wire
 from septet.wire.shm import Regions
@@ -35,9 +35,12 @@ JSONABLE = [
 ]
 
 
-def read(document: object, tail: bytes = b"") -> wire.Read:
+def read(document: object, tail: bytes = b"") -> Request:
     text = document if isinstance(document, bytes) else msgspec.json.encode(document)
-    return wire.read_request("m", "", text + tail, len(text), NOTHING)
+    return wire.read_request("m", "", text + tail, len(text)).request(NOTHING)
+
+
+WRONG_KINDS = ["abc", "1", True, 1.5, -1]
 
 
 def one(data: object, datatype: str = "INT32", shape: list[int] | None = None) -> dict[str, object]:
@@ -50,14 +53,14 @@ def test_requests_cross_whole(request: Request) -> None:
     body = wire.write_request(request)
     whole = b"".join(body.chunks)
     length = len(whole) if body.length is None else body.length
-    back = wire.read_request("model", request.version, whole, length, NOTHING)
-    assert (back.request.id, back.request.version) == (request.id, request.version)
-    assert back.request.parameters == request.parameters
-    assert [(want.name, want.classes) for want in back.request.wanted] == [
+    back = wire.read_request("model", request.version, whole, length).request(NOTHING)
+    assert (back.id, back.version) == (request.id, request.version)
+    assert back.parameters == request.parameters
+    assert [(want.name, want.classes) for want in back.wanted] == [
         (want.name, want.classes) for want in request.wanted
     ]
-    assert list(back.request.inputs) == list(request.inputs)
-    assert all(same(back.request.inputs[name], array) for name, array in request.inputs.items())
+    assert list(back.inputs) == list(request.inputs)
+    assert all(same(back.inputs[name], array) for name, array in request.inputs.items())
 
 
 @settings(deadline=None)
@@ -81,14 +84,14 @@ def test_tensors_cross_as_lists_flat_and_nested(array: Array, nest: bool) -> Non
     data = np.array(tensor["data"], object).reshape(array.shape).tolist() if nest else tensor["data"]
     back = read(one(data, KSERVE_NAMES[array.dtype], list(array.shape))) if array.ndim else None
     assert back is not None
-    assert same(back.request.inputs["x"], array)
+    assert same(back.inputs["x"], array)
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_no_bytes_whatever_do_more_than_refuse(noise: bytes, length: int) -> None:
     with pytest.raises(RequestInvalid):
-        wire.read_request("m", "", noise, min(length, len(noise)), NOTHING)
+        wire.read_request("m", "", noise, min(length, len(noise)))
 
 
 FIELDS = ["inputs", "outputs", "name", "shape", "datatype", "data", "parameters", "binary_data_size", "id"]
@@ -200,6 +203,11 @@ def test_nothing_follows_the_tensors() -> None:
         one([1]) | {"outputs": [{"name": "y", "parameters": {"binary_data": "yes"}}]},
         one([1]) | {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
         one([1]) | {"id": 7},
+        one([1]) | {"parameters": {"a": 2**70}},
+        one([1]) | {"parameters": {"a": -(2**63) - 1}},
+        one([1]) | {"outputs": [{"name": "y", "parameters": {"a": 2**64}}]},
+        {"inputs": [one([1])["inputs"][0] | {"parameters": {"a": 2**64}}]},  # type: ignore[index]
+        *(one([1]) | {"parameters": {name: value}} for name in sorted(SCHEDULING) for value in WRONG_KINDS),
         {},
         {"inputs": None},
         [],
@@ -221,6 +229,36 @@ def test_depth_and_breadth_have_limits() -> None:
         read(b'{"inputs":[],"parameters":{' + keys + b"}}")
 
 
+def test_documents_that_are_long_by_anything_but_elements_are_refused_before_they_are_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "_request", None)
+    tensor = b'{"name":"x","datatype":"INT8","shape":[1],"data":[1]}'
+    for document in (
+        b'{"inputs":[' + b",".join([tensor] * 30_000) + b"]}",
+        b'{"inputs":[{"name":"x","datatype":"INT8","shape":[' + b"1," * 600_000 + b'1],"data":[1]}]}',
+        b'{"inputs":[],"outputs":[' + b",".join([b'{"name":"y"}'] * 100_000) + b"]}",
+    ):
+        with pytest.raises(RequestInvalid, match="too much"):
+            wire.read_request("m", "", document, len(document))
+
+
+def test_elements_are_read_last() -> None:
+    document = msgspec.json.encode(one([1, 2, 3], "INT64", [3]))
+    draft = wire.read_request("m", "", document, len(document))
+    assert draft.room() == 24
+    assert draft.outline().inputs["x"].shape == (3,)
+    assert draft.request(NOTHING).inputs["x"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("shape", [[2**62, 2**62], [-1], [1] * 100, [10**30]])
+def test_an_outline_has_a_shape_that_can_be(shape: list[int]) -> None:
+    tensor = {"name": "y", "datatype": "INT8", "shape": shape, "parameters": {"binary_data_size": 1}}
+    document = msgspec.json.encode({"inputs": [tensor]})
+    with pytest.raises(RequestInvalid):
+        wire.read_request("m", "", document + b"1", len(document)).outline()
+
+
 @pytest.mark.parametrize("text", ["abc", "-1", "11", "1e1", " 5", "", "²", "9" * 30])
 def test_a_header_length_is_a_number_within_the_body(text: str) -> None:
     with pytest.raises(RequestInvalid, match="in range"):
@@ -236,11 +274,18 @@ def test_header_lengths() -> None:
 def test_raw_requests() -> None:
     dtype = np.dtype(np.float32)
     got = wire.read_raw("m", "", bytes(24), "x", dtype, (-1, 3))
-    assert got.request.inputs["x"].shape == (2, 3)
+    assert got.request(NOTHING).inputs["x"].shape == (2, 3)
     assert got.binary
     for body, shape in ((bytes(23), (-1, 3)), (bytes(8), (3,)), (bytes(8), (-1, -1)), (bytes(4), (-1, 0))):
         with pytest.raises(RequestInvalid):
             wire.read_raw("m", "", body, "x", dtype, shape)
+
+
+def test_a_raw_request_of_bytes_is_one_element() -> None:
+    dtype = np.dtype(object)
+    assert wire.read_raw("m", "", b"abc", "x", dtype, (1, 1)).request(NOTHING).inputs["x"].tolist() == [[b"abc"]]
+    with pytest.raises(RequestInvalid):
+        wire.read_raw("m", "", b"abc", "x", dtype, (2,))
 
 
 def test_only_what_goes_out_as_a_list_counts_as_one() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from septet.errors import RequestInvalid
 from septet.tensor import Array
@@ -97,6 +98,65 @@ def test_a_long_list_takes_little_more_than_its_tensor() -> None:
     assert tracemalloc.get_traced_memory()[1] < 16_000_000  # at once, its objects alone take 32 MB
     tracemalloc.stop()
     assert array.sum() == 1_500_000
+
+
+TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from('",\\\\[]{}'), max_size=4)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3), st.data(), st.booleans())
+def test_texts_are_read_in_pieces_flat_and_nested(
+    short_pieces: None, shape: tuple[int, ...], data: st.DataObject, flat: bool
+) -> None:
+    size = int(np.prod(shape))
+    texts = data.draw(st.lists(TEXTS, min_size=size, max_size=size))
+    nested = texts if flat else np.array(texts, object).reshape(shape).tolist()
+    ascii_, indent = data.draw(st.booleans()), data.draw(st.sampled_from([None, 1]))
+    text = json.dumps(nested, ensure_ascii=ascii_, indent=indent).encode()
+    array = read_list(raw(text), np.dtype(object), shape, "x")
+    assert (array.shape, array.reshape(-1).tolist()) == (shape, [each.encode() for each in texts])
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [(b"[]", (0,)), (b"[ ]", (2, 0)), (b"[[],[ ]]", (2, 0)), (b"[[]]", (1, 0, 2, 0)), (b"[]", (0, 9))],
+)
+def test_lists_of_nothing(short_pieces: None, text: bytes, shape: tuple[int, ...]) -> None:
+    assert read_list(raw(text), np.dtype(np.int32), shape, "x").shape == shape
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        (b"[[1,2],[3,4]]", (4,)),
+        (b"[[1,2,3],[4]]", (2, 2)),
+        (b"[[1,2],[3,[4]]]", (2, 2)),
+        (b"[[1],2,[3],4]", (2, 2)),
+        (b"[[1,2],[3,4]]", (2, 1, 2)),
+        (b"[[],[]]", (3, 0)),
+        (b"[[1]]", (1, 0)),
+        (b"[{},1]", (2,)),
+    ],
+)
+def test_what_is_nested_otherwise_is_refused(short_pieces: None, text: bytes, shape: tuple[int, ...]) -> None:
+    with pytest.raises(RequestInvalid):
+        read_list(raw(text), np.dtype(np.int32), shape, "x")
+
+
+@pytest.mark.parametrize("element", [b"[1.5]", b'["a"]', b'"ab"'])
+def test_long_lists_of_any_kind_take_little_more_than_their_tensor(
+    element: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "PIECE", 16 << 10)
+    count, shape = 200_000, (200_000, 1) if element.startswith(b"[") else (200_000,)
+    text = raw(b"[" + b",".join([element] * count) + b"]")
+    dtype = np.dtype(np.object_ if b'"' in element else np.float32)
+    tracemalloc.start()
+    array = read_list(text, dtype, shape, "x")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    texts = 40 * count if element == b'"ab"' else 0  # those of one byte are shared
+    assert peak < array.nbytes + texts + len(memoryview(text)) + 2_000_000
 
 
 @pytest.mark.parametrize("size", [10**9, 2**31 - 1])

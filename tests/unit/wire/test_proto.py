@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from septet.errors import RequestInvalid, SeptetError
 from septet.request import Request, Response
 from septet.stubs import service_pb2
 from septet.tensor import to_raw
-from septet.wire import proto
+from septet.wire import contents, proto
 from septet.wire.shm import Regions
 from wire_strategies import requests, responses, same
 
@@ -28,7 +30,7 @@ def test_requests_cross_whole(request: Request) -> None:
     parsed = service_pb2.ModelInferRequest.FromString(whole)
     assert list(parsed.raw_input_contents) == [bytes(to_raw(array)) for array in request.inputs.values()]
     for message in (whole, parsed.SerializeToString()):
-        back = proto.read_request(message, NOTHING)
+        back = proto.read_request(message).request(NOTHING)
         assert (back.model, back.version, back.id) == (request.model, request.version, request.id)
         assert back.parameters == request.parameters
         assert [(w.name, w.classes) for w in back.wanted] == [(w.name, w.classes) for w in request.wanted]
@@ -51,9 +53,10 @@ def test_responses_cross_whole(response: Response) -> None:
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_do_more_than_refuse(noise: bytes) -> None:
-    for read in (proto.read_request, proto.read_response):
-        with contextlib.suppress(SeptetError):
-            read(noise, NOTHING)
+    with contextlib.suppress(SeptetError):
+        proto.read_request(noise).request(NOTHING)
+    with contextlib.suppress(SeptetError):
+        proto.read_response(noise, NOTHING)
 
 
 @settings(deadline=None, max_examples=300)
@@ -65,13 +68,13 @@ def test_damaged_messages_do_no_more_than_refuse(data: st.DataObject) -> None:
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     del whole[data.draw(st.integers(0, len(whole))) :]
     with contextlib.suppress(SeptetError):
-        proto.read_request(bytes(whole), NOTHING)
+        proto.read_request(bytes(whole)).request(NOTHING)
 
 
-def typed(datatype: str, shape: list[int], **contents: list[object]) -> bytes:
+def typed(datatype: str, shape: list[int], **elements: list[Any]) -> bytes:
     message = service_pb2.ModelInferRequest(model_name="m")
     tensor = message.inputs.add(name="x", datatype=datatype, shape=shape)
-    for field, values in contents.items():
+    for field, values in elements.items():
         getattr(tensor.contents, field).extend(values)
     return bytes(message.SerializeToString())
 
@@ -90,8 +93,72 @@ def typed(datatype: str, shape: list[int], **contents: list[object]) -> bytes:
     ],
 )
 def test_typed_contents(datatype: str, field: str, values: list[object]) -> None:
-    request = proto.read_request(typed(datatype, [1, 2], **{field: values}), NOTHING)
+    request = proto.read_request(typed(datatype, [1, 2], **{field: values})).request(NOTHING)
     assert request.inputs["x"].tolist() == [values]
+
+
+CONTENTS: dict[str, st.SearchStrategy[Any]] = {
+    "bool_contents": st.booleans(),
+    "int_contents": st.integers(-(2**31), 2**31 - 1),
+    "int64_contents": st.integers(-(2**63), 2**63 - 1),
+    "uint_contents": st.integers(0, 2**32 - 1),
+    "uint64_contents": st.integers(0, 2**64 - 1),
+    "fp32_contents": st.floats(width=32, allow_nan=False),
+    "fp64_contents": st.floats(allow_nan=False),
+    "bytes_contents": st.binary(max_size=3),
+}
+
+
+@pytest.fixture
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "PIECE", 10)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(set(contents.FIELDS) - {"INT8", "INT16", "UINT8", "UINT16"})), st.data())
+def test_contents_in_pieces_are_protobufs_own(short_pieces: None, datatype: str, data: st.DataObject) -> None:
+    field = contents.FIELDS[datatype].name
+    values = data.draw(st.lists(CONTENTS[field], max_size=20))
+    request = proto.read_request(typed(datatype, [len(values)], **{field: values})).request(NOTHING)
+    assert request.inputs["x"].tolist() == values
+
+
+def test_contents_that_are_not_packed() -> None:
+    message = service_pb2.ModelInferRequest(model_name="m")
+    message.inputs.add(name="x", datatype="INT32", shape=[3])
+    unpacked = b"\x10\x05\x10\x80\x01\x12\x01\x07"
+    tensor = message.inputs[0].SerializeToString() + b"\x2a" + bytes((len(unpacked),)) + unpacked
+    whole = b"\x0a\x01m\x2a" + bytes((len(tensor),)) + tensor
+    assert proto.read_request(whole).request(NOTHING).inputs["x"].tolist() == [5, 128, 7]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "value"), [("INT32", "int_contents", 1), ("BYTES", "bytes_contents", b"")]
+)
+def test_contents_of_too_many_elements_are_refused_before_they_are_read(
+    datatype: str, field: str, value: object
+) -> None:
+    message = typed(datatype, [1], **{field: [value] * 1_000_000})
+    tracemalloc.start()
+    with pytest.raises(RequestInvalid, match="more than"):
+        proto.read_request(message).request(NOTHING)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(message) + 3_000_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x3a\0" * 1_000_000,
+        b"\x40\1" * 1_000_000,
+        b"\x2a\0" * 10_000,
+        typed("INT32", [1] * 2_000_000, int_contents=[1]),
+    ],
+)
+def test_messages_that_are_large_by_anything_but_elements_are_refused(message: bytes) -> None:
+    with pytest.raises(RequestInvalid, match="more than"):
+        proto.read_request(message)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +185,15 @@ def test_typed_contents(datatype: str, field: str, values: list[object]) -> None
 )
 def test_what_is_wrong_is_refused(message: bytes) -> None:
     with pytest.raises(RequestInvalid):
-        proto.read_request(message, NOTHING)
+        proto.read_request(message).request(NOTHING)
+
+
+@pytest.mark.parametrize("name", ["priority", "timeout"])
+@pytest.mark.parametrize("value", ["abc", True, 1.5, -1])
+def test_when_a_request_is_to_run_is_an_integer(name: str, value: str | float) -> None:
+    whole = b"".join(proto.write_request(Request("m", {}, parameters={name: value})))
+    with pytest.raises(RequestInvalid, match=name):
+        proto.read_request(whole)
 
 
 def test_a_name_given_twice_is_refused() -> None:
@@ -126,17 +201,17 @@ def test_a_name_given_twice_is_refused() -> None:
     for _ in range(2):
         message.inputs.add(name="x", datatype="UINT8", shape=[1])
     with pytest.raises(RequestInvalid, match="twice"):
-        proto.read_request(message.SerializeToString(), NOTHING)
+        proto.read_request(message.SerializeToString()).request(NOTHING)
 
 
 def test_large_tensors_are_views_of_the_message() -> None:
     message = b"".join(proto.write_request(Request("m", {"x": np.zeros(1 << 20, np.uint8)})))
-    array = proto.read_request(message, NOTHING).inputs["x"]
+    array = proto.read_request(message).request(NOTHING).inputs["x"]
     assert np.shares_memory(array, np.frombuffer(message, np.uint8))
 
 
 def test_the_memory_of_heads_stays_small() -> None:
     for number in range(2000):
         request = Request("m", {"x": np.zeros(1, np.uint8)}, id=str(number))
-        assert proto.read_request(b"".join(proto.write_request(request)), NOTHING).id == str(number)
+        assert proto.read_request(b"".join(proto.write_request(request))).head.id == str(number)
     assert len(proto._heads) <= 256

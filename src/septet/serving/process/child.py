@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from septet.request import SCHEDULING
 from septet.serving.process import pb_utils
 from septet.serving.process.arena import Arena
 from septet.serving.process.caller import Caller
@@ -122,7 +123,7 @@ class Child:
         return Done([_given(each, self._outputs) for each in responses])
 
     def _request(self, asked: Asked) -> InferenceRequest:
-        parameters = dict(asked.parameters)
+        parameters = {name: value for name, value in asked.parameters.items() if name not in SCHEDULING}
         request = InferenceRequest(
             [Tensor(each.name, unpack(each, self._inputs)) for each in asked.inputs],
             asked.wanted,
