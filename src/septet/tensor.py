@@ -102,7 +102,7 @@ def to_raw(array: Array) -> bytes | memoryview:
 
     A ``BYTES`` element is preceded by its length (4 bytes, little-endian); ``str`` elements are sent as UTF-8.
     """
-    if array.dtype.kind in "OSU":
+    if made_of_objects(array):
         parts: list[bytes] = []
         for element in array.reshape(-1).tolist():
             text = element.encode() if isinstance(element, str) else bytes(element)
@@ -111,6 +111,11 @@ def to_raw(array: Array) -> bytes | memoryview:
     if array.nbytes <= COPIED:
         return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def made_of_objects(array: Array) -> bool:
+    """Whether `array` is a ``BYTES`` tensor, which takes long to read and write: element by element."""
+    return array.dtype.kind in "OSU"
 
 
 def from_raw(raw: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

@@ -36,7 +36,7 @@ LARGE = 64 << 10
 """Above so many bytes, compression leaves the event loop."""
 
 LONG_DOCUMENT = 256 << 10
-"""Above so many bytes, lists of elements are read and written beside the event loop."""
+"""Above so many bytes, elements are read and written beside the event loop."""
 
 LARGEST_DOCUMENT = 1 << 20
 """Bytes of a request that is no inference; files that a load brings with it do not count."""
@@ -178,8 +178,7 @@ class Routes:
                 raise Unsupported(DECOUPLED)
             if request.wanted:
                 response = classified(self._plane, request, response)
-            listed = not binary or request.wanted
-            if listed and wire.listed(request, response, binary) > LONG_DOCUMENT:
+            if wire.written(request, response, binary) > LONG_DOCUMENT:
                 work = partial(wire.write_response, request, response, self._plane.regions, binary)
                 self._beside(exchange, work, self._send)
                 return
