@@ -125,7 +125,7 @@ class GrpcLoop(Loop):
         self.stream = -1
         self.body: list[bytes] = []
         self.owed = 0
-        self.reader = HeaderReader(1 << 16)
+        self.reader = HeaderReader(1 << 16, 1 << 16)
         wide = {Setting.INITIAL_WINDOW_SIZE: WIDE, Setting.MAX_FRAME_SIZE: 1 << 20}
         self.transport.write(frames.PREFACE + frames.settings(wide) + frames.window_update(0, WIDE))
         self.open_window = frames.DEFAULT_WINDOW

@@ -129,6 +129,9 @@ class FakePlane:
         self._known(model)
         return True
 
+    def decoupled(self, model: str, version: str = "") -> bool:
+        return model in ("repeat", "endless")
+
     def server_metadata(self) -> Document:
         return {"name": "septet", "version": "0", "extensions": ["binary_tensor_data"]}
 

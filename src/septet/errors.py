@@ -41,6 +41,7 @@
         ├── Overloaded
         ├── Unsupported
         ├── Forbidden
+        ├── ServiceUnknown
         ├── ModelUnknown
         ├── VersionUnknown
         ├── RegionUnknown
@@ -264,6 +265,12 @@ class Forbidden(ServingError):
     """This server does not let that be done from outside."""
 
     status = Status.FORBIDDEN
+
+
+class ServiceUnknown(ServingError):
+    """The server is asked for the health of a service that it does not have."""
+
+    status = Status.NOT_FOUND
 
 
 class ModelUnknown(ServingError):

@@ -106,7 +106,7 @@ def to_raw(array: Array) -> bytes | memoryview:
     A ``BYTES`` element is preceded by its length (4 bytes, little-endian); other elements are sent as the
     UTF-8 of their text, as Triton does with numbers.
     """
-    if array.dtype.kind in "OSU":
+    if made_of_objects(array):
         parts: list[bytes] = []
         for element in array.reshape(-1).tolist():
             text = bytes(element) if isinstance(element, _BYTES) else str(element).encode()
@@ -115,6 +115,11 @@ def to_raw(array: Array) -> bytes | memoryview:
     if array.nbytes <= COPIED:
         return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def made_of_objects(array: Array) -> bool:
+    """Whether `array` is a ``BYTES`` tensor, which takes long to read and write: element by element."""
+    return array.dtype.kind in "OSU"
 
 
 def from_raw(raw: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

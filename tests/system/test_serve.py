@@ -32,6 +32,7 @@ from peer import Peer, addresses, free_ports, running, septet_command, write_rep
 from septet.client import Client
 from septet.errors import Refused
 from septet.tensor import Array
+from serving_made import IDENTITY, model, until
 
 MODEL = "identity_onnx"
 CLIENTS = {"http": http_client, "grpc": grpc_client}
@@ -313,6 +314,50 @@ def _not_ready_or_gone(port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+LOADING = """
+import pathlib, time
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        pathlib.Path({begun!r}).touch()
+        time.sleep(100)
+"""
+
+
+def loading(root: Path) -> tuple[Path, Path]:
+    """A model that takes long to load, and the file that is there once it has begun to."""
+    begun = root / "begun"
+    source = LOADING.format(begun=str(begun))
+    return model(root, "slow", IDENTITY.replace("null", "python"), {"1/model.py": source}), begun
+
+
+def test_a_signal_does_not_wait_for_a_model_that_loads(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    ports, (slow, begun) = free_ports(3), loading(tmp_path)
+    command, environment = septet_command(tmp_path / "models", ports)
+    polling = ["--model-control-mode=poll", "--repository-poll-secs=0.05"]
+    with running("Septet", [*command, *polling], environment, ports, tmp_path / "log") as peer:
+        slow.rename(tmp_path / "models" / "slow")
+        until(begun.exists)
+        peer.process.send_signal(signal.SIGTERM)
+        assert peer.process.wait(20) == 0
+
+
+def test_a_signal_does_not_wait_for_a_model_that_loads_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    slow, begun = loading(tmp_path)
+    slow.rename(tmp_path / "models" / "slow")
+    command, environment = septet_command(tmp_path / "models", free_ports(3))
+    with subprocess.Popen(command, env=environment) as process:
+        until(begun.exists)
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_explicit_control(repository: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -191,5 +191,13 @@ def serve(
         cpu_metrics=allow_cpu_metrics,
     )
     server = Server(core, settings)  # takes the ports, so that one in use is told before models are loaded
-    core.start()
-    sys.exit(0 if server.run() else 1)
+    try:
+        core.start()
+    except KeyboardInterrupt:  # a signal, before anything could be asked
+        core.close(0)
+        finished = True
+    else:
+        finished = server.run()
+    if core.at_work or not finished:  # Python would wait for threads that load or answer, which may take minutes
+        logging.shutdown()
+        os._exit(0 if finished else 1)

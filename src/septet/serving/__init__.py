@@ -26,6 +26,7 @@ live and ready                              empty body                   JSON, w
 log and trace files over the network        any file is written          refused
 shutdown                                    refuses what still comes     not ready first, then drains
 a message above the limit, gRPC             2 GB                         64 MiB, RESOURCE_EXHAUSTED
+health of a service not there, gRPC         the server's                 NOT_FOUND
 refusals because a queue is full            in no counter                REJECTED
 queue without ``max_queue_size``            grows without bound          16,384 requests
 a Python model's process dies               ready, and stays dead        not ready, restarted

@@ -94,7 +94,6 @@ class Core:
         self._trace, self._log = TraceSettings(), log or LogSettings()
         self._cpu_metrics = cpu_metrics
         self._started, self._retired, self._closing = False, False, threading.Event()
-        self._poller: threading.Thread | None = None
 
     def start(self) -> None:
         """Load the models that are served from the beginning. Raises LoadFailed where that ends the server."""
@@ -105,8 +104,7 @@ class Core:
             raise LoadFailed(f"{failures[0]}{more}")
         self._started = True
         if self._control == "poll":
-            self._poller = threading.Thread(target=self._poll, name="septet-poll", daemon=True)
-            self._poller.start()
+            threading.Thread(target=self._poll, name="septet-poll", daemon=True).start()
 
     def submit(self, request: Request, answer: Answer) -> None:
         """Take `request`; never blocks or raises. `answer` is called from any thread, at last with ``final``."""
@@ -170,6 +168,10 @@ class Core:
             return self._repository.find(model, version).ready
         except ModelNotReady:
             return False
+
+    def decoupled(self, model: str, version: str = "") -> bool:
+        """Whether it answers as often as it likes. Raises as `Repository.find` does."""
+        return self._repository.find(model, version).config.decoupled
 
     def server_metadata(self) -> dict[str, Any]:
         """``name``, ``version``, ``extensions``."""
@@ -246,13 +248,19 @@ class Core:
         return page([*families, *self._server.registry.families()])
 
     def close(self, seconds: float) -> None:
-        """Take no more work, finish what is queued within `seconds`, put the instances away."""
+        """Take no more work, finish what is queued within `seconds`, put the instances away.
+
+        What is being loaded is not waited for.
+        """
         self._retired = True
         self._closing.set()
-        if self._poller is not None:
-            self._poller.join()
         self._repository.close(seconds)
         self._expiry.close()
+
+    @property
+    def at_work(self) -> bool:
+        """After `close`: whether threads still load a model or put one away."""
+        return self._repository.at_work
 
     def _first(self) -> Sequence[str]:
         if self._control != "explicit" or "*" in self._startup:
@@ -268,13 +276,18 @@ class Core:
                 return error
             return None
 
-        with ThreadPoolExecutor(self._load_threads, "septet-load") as pool:
+        pool = ThreadPoolExecutor(self._load_threads, "septet-load")
+        try:
             return [error for error in pool.map(load, names) if error is not None]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after a signal, what still loads is not waited for
 
     def _poll(self) -> None:
         while not self._closing.wait(self._poll_seconds):
             try:
                 self._repository.poll()
+            except Stopping:
+                return
             except Exception:
                 _LOG.exception("the repositories could not be looked at")
 

@@ -9,22 +9,30 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
-from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Unsupported
+from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Stopping, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
+from septet.serving.call import INFER, STREAM
 from septet.serving.failure import told
-from septet.serving.grpc import INFER, STREAM, GrpcLimits, stream_error
+from septet.serving.grpc import DECOUPLED, GrpcLimits, refuse_decoupled, stream_error
+from septet.serving.health import CHECK, HEALTH, WATCH, watched
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
 from septet.stubs import SERVICE
 from septet.wire import proto
 
 THREADS = 64
+WATCH_SECONDS = 1.0
+LEAST_SECONDS = 0.25
+"""What grpcio may take to end even if nothing is under way."""
+
 Answerer = Callable[[Request, Response], None]
+Answers: TypeAlias = "queue.SimpleQueue[tuple[Request | None, Response | SeptetError | None]]"
+"""In a stream a request came (no answer), was answered or refused (no request), or it ends (neither)."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -33,6 +41,8 @@ class FallbackGrpc:
 
     def __init__(self, plane: Plane, address: str, limits: GrpcLimits) -> None:
         self._plane = plane
+        self._streams: set[Answers] = set()
+        self._stopping = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(THREADS, "septet-grpcio"),
             options=[("grpc.max_receive_message_length", limits.message), ("grpc.max_send_message_length", -1)],
@@ -42,24 +52,51 @@ class FallbackGrpc:
         }
         handlers[INFER] = grpc.unary_unary_rpc_method_handler(self._infer)
         handlers[STREAM] = grpc.stream_stream_rpc_method_handler(self._stream)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        health = {
+            CHECK: grpc.unary_unary_rpc_method_handler(partial(self._call, CHECK)),
+            WATCH: grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+        for service, members in ((SERVICE, handlers), (HEALTH, health)):
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, members),))
         try:
             self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise PortUnavailable(f"cannot listen for gRPC on {address}: {error}") from None
         self._server.start()
 
-    def stop(self, seconds: float) -> None:
-        """End when the calls under way have, or after `seconds`."""
-        self._server.stop(max(0.0, seconds)).wait()
+    def stop(self, seconds: float) -> bool:
+        """End when the requests under way have, or after `seconds`; whether all of them had."""
+        self._stopping.set()
+        for answers in list(self._streams):
+            answers.put((None, None))  # so that a stream without requests looks up, and ends
+        seconds = max(LEAST_SECONDS, seconds)
+        ended = bool(self._server.stop(seconds + 1.0).wait(seconds))
+        if not ended:
+            self._server.stop(None)
+        return ended
 
     def _call(self, method: str, message: bytes, context: Any) -> bytes:
         return self._told(context, lambda: rpc.call(method, self._plane, message))
 
+    def _watch(self, message: bytes, context: Any) -> Iterator[bytes]:
+        """Tell of the server's health whenever it changes."""
+        told = b""
+        while context.is_active():
+            stopping = self._stopping.is_set()
+            status = self._told(context, lambda: watched(self._plane, message))
+            if status != told:
+                told = status
+                yield status
+            if stopping:
+                self._told(context, self._refuse)
+            self._stopping.wait(WATCH_SECONDS)
+
     def _infer(self, message: bytes, context: Any) -> bytes:
         def work() -> bytes:
             answers: queue.SimpleQueue[Response] = queue.SimpleQueue()
-            request = self._submit(message, context, lambda _, one: answers.put(one))
+            request = self._request(message)
+            refuse_decoupled(self._plane, request)
+            self._submit(request, context, lambda _, one: answers.put(one))
             try:
                 response = answers.get(timeout=_seconds_left(context))
             except queue.Empty:
@@ -67,22 +104,23 @@ class FallbackGrpc:
                 raise DeadlineExceeded("Deadline Exceeded") from None
             if response.error is None and not response.final:
                 request.cancel()
-                raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
+                raise Unsupported(DECOUPLED)
             return self._written(request, response)
 
         return self._told(context, work)
 
-    def _submit(self, message: bytes, context: Any, answer: Answerer) -> Request:
+    def _request(self, message: bytes) -> Request:
         draft = proto.read_request(message)
         if draft.room():
             self._plane.admit(draft.outline())
-        request = draft.request(self._plane.regions)
+        return draft.request(self._plane.regions)
+
+    def _submit(self, request: Request, context: Any, answer: Answerer) -> None:
         left = _seconds_left(context)
         if left is not None:
             request.deadline = time.monotonic_ns() + int(left * 1e9)
         context.add_callback(request.cancel)
         self._plane.submit(request, partial(answer, request))
-        return request
 
     def _written(self, request: Request, response: Response) -> bytes:
         if response.error is not None:
@@ -100,27 +138,39 @@ class FallbackGrpc:
             raise  # abort has raised already
 
     def _stream(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        answers: queue.SimpleQueue[tuple[Request | None, Response | SeptetError | None]] = queue.SimpleQueue()
+        answers: Answers = queue.SimpleQueue()
+        self._streams.add(answers)
         reader = ThreadPoolExecutor(1, "septet-grpcio-stream")
-        reader.submit(self._read, messages, context, answers)
+        reading = reader.submit(self._read, messages, context, answers)
         pending, ended = 0, False
-        while pending or not ended:
-            request, answer = answers.get()
-            if answer is None:
-                pending, ended = (pending + 1, ended) if request is not None else (pending, True)
-            elif request is None or isinstance(answer, SeptetError):
-                assert isinstance(answer, SeptetError)
-                yield b"".join(stream_error("", answer))
-            else:
-                pending -= answer.final
-                yield from self._streamed(request, answer)
-        reader.shutdown(wait=False)
+        try:
+            while pending or not (ended or self._stopping.is_set()):
+                request, answer = answers.get()
+                if answer is None:
+                    pending, ended = (pending + 1, ended) if request is not None else (pending, True)
+                elif request is None or isinstance(answer, SeptetError):
+                    assert isinstance(answer, SeptetError)
+                    yield b"".join(stream_error("", answer))
+                else:
+                    pending -= answer.final
+                    yield from self._streamed(request, answer)
+            if self._stopping.is_set() and not reading.done():
+                self._told(context, self._refuse)
+        finally:
+            self._streams.discard(answers)
+            reader.shutdown(wait=False)
 
-    def _read(self, messages: Iterator[bytes], context: Any, answers: Any) -> None:
+    def _refuse(self) -> bytes:
+        raise Stopping("the server takes no more requests: it ends")
+
+    def _read(self, messages: Iterator[bytes], context: Any, answers: Answers) -> None:
         try:
             for message in messages:
+                if self._stopping.is_set():
+                    continue
                 try:
-                    request = self._submit(message, context, lambda one, answer: answers.put((one, answer)))
+                    request = self._request(message)
+                    self._submit(request, context, lambda one, answer: answers.put((one, answer)))
                     answers.put((request, None))
                 except SeptetError as error:
                     answers.put((None, error))

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
-from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Unsupported
+from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, Unsupported
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.budget import FREE, Budget, Charge
+from septet.serving.call import INFER, STREAM, Call, NotGrpc, Opening, opening_of
 from septet.serving.failure import told
+from septet.serving.health import WATCH, watched
 from septet.serving.lane import Lane, Step, Work
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
-from septet.stubs import SERVICE
 from septet.tensor import Buffer
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, LONG, compress, decompress
@@ -28,11 +29,8 @@ from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersRece
 from septet.wire.head import Draft
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
-from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, MessageReader, enveloped, error_tail, timeout_ns
+from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped, error_tail
 from septet.wire.shm import Regions
-
-INFER, STREAM = "ModelInfer", "ModelStreamInfer"
-METHODS = {f"/{SERVICE}/{name}": name for name in (*rpc.PROCEDURES, INFER, STREAM)}
 
 SCRATCH, SMALL = 256 << 10, 16 << 10
 """Bytes read at once; up to so many are copied, since what is made of them may then point there."""
@@ -40,6 +38,7 @@ SCRATCH, SMALL = 256 << 10, 16 << 10
 LONG_CONTENTS = 256 << 10
 """Bytes; where reading takes more beside the message, it is done beside the event loop."""
 
+DECOUPLED = "ModelInfer RPC doesn't support models with decoupled transaction policy"
 NOT_GRPC = write_headers([(":status", "415"), ("content-type", "text/plain")])
 COMPRESSED_HEAD = write_headers(
     [(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]
@@ -61,78 +60,6 @@ class GrpcLimits:
     compression: str = "none"
     """Of answers, for clients that take gzip: none, low, medium or high."""
     http2: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a call's headers say."""
-
-    method: str
-    timeout: int | None
-    encoding: str
-    takes_gzip: bool
-    ends_on_error: bool
-
-
-class Call:
-    """One stream: a procedure that is being called."""
-
-    __slots__ = (
-        "begun",
-        "bytes",
-        "charge",
-        "deflating",
-        "ended",
-        "inflating",
-        "message",
-        "opening",
-        "over",
-        "reader",
-        "requests",
-        "since",
-        "stream",
-        "timer",
-        "withheld",
-    )
-
-    def __init__(self, stream: int, opening: Opening, limit: int) -> None:
-        self.stream = stream
-        self.opening = opening
-        self.reader = MessageReader(limit)
-        self.message: memoryview | None = None
-        self.charge: Charge | None = None
-        """Of the message that is being received; of a call that takes one message, until the call is over."""
-        self.inflating: Lane | None = None
-        self.deflating: Lane | None = None
-        self.requests: set[Request] = set()
-        self.timer: asyncio.TimerHandle | None = None
-        self.begun = False
-        self.ended = False
-        self.over = False
-        self.since = time.monotonic()
-        self.bytes = 0
-        self.withheld = 0
-        """Bytes whose acknowledgement waits until there are fewer requests."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether all that came is taken, and all answers are sent."""
-        lanes = (self.inflating, self.deflating)
-        return not self.requests and not any(lane is not None and lane.busy for lane in lanes)
-
-    def takes(self, limit: int) -> bool:
-        """Whether the client may send more, with up to `limit` requests on their way."""
-        return len(self.requests) <= limit and not (self.inflating is not None and self.inflating.busy)
-
-    def cancel(self) -> None:
-        """Nobody waits any more."""
-        self.over = True
-        self.message = self.charge = self.inflating = self.deflating = None
-        for request in self.requests:
-            request.cancel()
-        self.requests.clear()
-        if self.timer is not None:
-            self.timer.cancel()
 
 
 Answerer = Callable[[Call, Request, Response], None]
@@ -219,6 +146,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Write what HTTP/2 has to say."""
+        if self._draining:
+            self._end_idle_streams()
         out = self._http.take()
         if self._transport.is_closing():
             return
@@ -257,7 +186,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             opening = self._last[1]
         else:
             try:
-                opening = _opening(event.headers)
+                opening = opening_of(event.headers)
             except NotGrpc:
                 self._http.send_trailers(event.stream, NOT_GRPC)
                 return
@@ -276,6 +205,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         call, size = self._calls.get(event.stream), len(event.data)
         if call is None:
             self._http.acknowledge(event.stream, size)
+            return
+        if self._draining and call.opening.method == STREAM and call.reader.empty:
+            self._http.acknowledge(event.stream, size)  # not taken any more, as the end of the stream will tell
+            if event.ended:
+                self._ended(call)
             return
         call.bytes += size
         try:
@@ -374,12 +308,28 @@ class GrpcConnection(asyncio.BufferedProtocol):
             call.message = None
             self._submit(call, message, self._answer)
             return
+        if method == WATCH:
+            self._watch(call)
+            return
         work = partial(rpc.call, method, self._plane, message)
         if method in rpc.QUICK:
             self._finish(call, [work()])
             return
         task = self._front.loop.run_in_executor(self._front.executor, work)
         task.add_done_callback(partial(self._called, call))
+
+    def _watch(self, call: Call) -> None:
+        """Tell of the server's health, where it is not what was told last."""
+        assert call.message is not None
+        status = watched(self._plane, call.message)
+        if status != call.told:
+            call.told = status
+            self._send(call, [status])
+
+    def _tell_watchers(self) -> None:
+        for call in list(self._calls.values()):
+            if call.told:
+                self._watch(call)
 
     def _called(self, call: Call, task: asyncio.Future[bytes]) -> None:
         try:
@@ -416,6 +366,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(call, outcome)
 
     def _ask(self, call: Call, answer: Answerer, charge: Charge | None, request: Request) -> None:
+        if call.opening.method == INFER:
+            refuse_decoupled(self._plane, request)
         if call.opening.timeout is not None:
             request.deadline = request.arrived + call.opening.timeout
         request.keeps = charge
@@ -430,7 +382,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             if response.error is not None:
                 raise response.error
             if not response.final:
-                raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
+                raise Unsupported(DECOUPLED)
             call.requests.discard(request)
             self._finish(call, self._written(request, response))
         except Exception as error:
@@ -471,6 +423,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._send(call, stream_error(request.id, error))
         self._release(call)
         self._end_stream_if_over(call)
+        self._front.dirty.add(self)
 
     def _send(self, call: Call, chunks: list[Buffer]) -> None:
         if not call.begun:
@@ -544,7 +497,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     # What the server asks
 
     def sweep(self, now: float) -> None:
-        """Hang up on a client that takes too long."""
+        """Hang up on a client that takes too long; tell those who watch."""
         limits = self._limits
         if self._stuck is not None and now - self._stuck > limits.stuck_seconds:
             self._transport.abort()
@@ -559,13 +512,20 @@ class GrpcConnection(asyncio.BufferedProtocol):
             waits = not call.ended and call.opening.method != STREAM
             if waits and now - call.since > limits.message_seconds + call.bytes / limits.message_rate:
                 self._fail(call, DeadlineExceeded("the message took too long"))
+        self._tell_watchers()
         self.flush()
 
     def drain(self) -> None:
-        """Take no new calls; hang up when those under way are answered."""
+        """Take no new calls, nor requests of a stream; hang up when those under way are answered."""
         self._draining = True
         self._http.shut_down()
+        self._tell_watchers()
         self.flush()
+
+    def _end_idle_streams(self) -> None:
+        for call in list(self._calls.values()):
+            if call.idle:
+                self._fail(call, Stopping("the server takes no more requests: it ends"))
 
     def _hang_up_if_over(self) -> None:
         """At the end of a drain: the client knows, and nothing is under way."""
@@ -574,16 +534,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a call is under way."""
-        return bool(self._calls) or bool(self._http.open_streams)
+        """Whether a request is under way; streams may stay open without any."""
+        return self._http.open_streams > sum(call.idle for call in self._calls.values())
 
     def abort(self) -> None:
         """Hang up at once."""
         self._transport.abort()
-
-
-class NotGrpc(Exception):
-    """The request is one of HTTP/2, but not of gRPC."""
 
 
 def _outcome(draft: Draft, regions: Regions) -> Request | SeptetError:
@@ -594,24 +550,10 @@ def _outcome(draft: Draft, regions: Regions) -> Request | SeptetError:
         return error
 
 
-def _opening(headers: Headers) -> Opening:
-    fields = dict(headers)
-    if not fields.get("content-type", "").startswith("application/grpc") or fields[":method"] != "POST":
-        raise NotGrpc
-    method = METHODS.get(fields[":path"])
-    if method is None:
-        raise Unsupported("no such procedure")
-    timeout = fields.get("grpc-timeout")
-    encoding = fields.get("grpc-encoding", "identity")
-    if encoding != "identity" and encoding not in FORMATS:
-        raise Unsupported("grpc-encoding is identity, gzip or deflate")
-    return Opening(
-        method,
-        None if timeout is None else timeout_ns(timeout),
-        encoding,
-        "gzip" in fields.get("grpc-accept-encoding", ""),
-        fields.get("triton_grpc_error") == "true",
-    )
+def refuse_decoupled(plane: Plane, request: Request) -> None:
+    """Raise Unsupported where a ModelInfer is for a model that answers as often as it likes."""
+    if plane.decoupled(request.model, request.version):
+        raise Unsupported(DECOUPLED)
 
 
 def stream_error(id_: str, error: BaseException) -> list[Buffer]:

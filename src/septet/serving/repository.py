@@ -7,12 +7,21 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from septet.errors import LoadFailed, ModelNotReady, ModelUnknown, RequestInvalid, SeptetError, VersionUnknown
+from septet.errors import (
+    LoadFailed,
+    ModelNotReady,
+    ModelUnknown,
+    RequestInvalid,
+    SeptetError,
+    Stopping,
+    VersionUnknown,
+)
 from septet.serving.life import TRANSITIONS, Event, State
 from septet.serving.loader import Loader, Source
 from septet.serving.memory import give_back
@@ -62,6 +71,8 @@ class Repository:
         self._table = threading.RLock()
         self._loading: WeakValueDictionary[str, threading.RLock] = WeakValueDictionary()
         self._ending: list[threading.Thread] = []
+        self._loads = 0
+        self._closed = False
 
     def find(self, name: str, version: str = "") -> Served:
         """What answers for a version, or for the highest that is ready.
@@ -124,10 +135,11 @@ class Repository:
     def load(self, name: str, override: Override | None = None) -> None:
         """Load a model, or load it anew; what served before serves until the new one is ready, and if that fails.
 
-        Raises LoadFailed, RequestInvalid.
+        Raises LoadFailed, RequestInvalid, Stopping (after `close`).
         """
         require_name(name)
-        with self._lock(name):
+        with self._counted(), self._lock(name):
+            self._require_open()
             try:
                 source = override.source(name, self._folder) if override else Source(name, self._folder(name))
                 config, _ = source.config()
@@ -151,21 +163,10 @@ class Repository:
         """Let a model end: nothing new is taken, what waits is still run. Unknown names are left alone."""
         require_name(name)
         with self._lock(name):
-            self._stamps.pop(name, None)
-            self._refused.pop(name, None)
-            with self._table:
-                records = self._records.get(name, {})
-                ended = {version: record.served for version, record in records.items()}
-                for version in ended:
-                    records[version].happens(Event.UNLOAD)
-                    records[version].served = None
-                self._rebuild()
-            for version, served in ended.items():
-                self._end(name, version, served)
-            self._keep(name, None)
+            self._let_end(name)
 
     def poll(self) -> None:
-        """Load what is new or changed, unload what is gone."""
+        """Load what is new or changed, unload what is gone. Raises Stopping, where it is closed meanwhile."""
         there = self.names()
         for name in [name for name in self._stamps if name not in there]:
             self.unload(name)
@@ -178,16 +179,57 @@ class Repository:
                 self._stamps[name] = stamp  # a model that does not load is not tried again until it changes
                 try:
                     self.load(name)
+                except Stopping:
+                    raise
                 except (SeptetError, OSError) as error:
                     _LOG.error("%s", error)
 
     def close(self, timeout: float | None = None) -> None:
-        """Let everything end; returns when it has, or after `timeout` seconds."""
+        """Let everything end; returns when it has, or after `timeout` seconds.
+
+        What is being loaded is not waited for: that may take minutes, and nobody will ask for it.
+        """
         end = None if timeout is None else time.monotonic() + timeout
+        with self._table:
+            self._closed = True  # what is loaded from here on is put away at once
         for name in list(self._records):
-            self.unload(name)
+            self._let_end(name)
         for thread in list(self._ending):
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a model is being loaded, or put away."""
+        return self._loads > 0 or bool(self._ending)
+
+    def _let_end(self, name: str) -> None:
+        self._stamps.pop(name, None)
+        self._refused.pop(name, None)
+        with self._table:
+            records = self._records.get(name, {})
+            ended = {version: record.served for version, record in records.items()}
+            for version in ended:
+                records[version].happens(Event.UNLOAD)
+                records[version].served = None
+            self._rebuild()
+        for version, served in ended.items():
+            self._end(name, version, served)
+        self._keep(name, None)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a load for as long as it takes."""
+        with self._table:
+            self._loads += 1
+        try:
+            yield
+        finally:
+            with self._table:
+                self._loads -= 1
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Stopping("no model is loaded any more: the server ends")
 
     def _lock(self, name: str) -> threading.RLock:
         """What whoever loads or unloads a model holds meanwhile; nothing of it stays."""
@@ -196,7 +238,9 @@ class Repository:
 
     def _load(self, source: Source, versions: list[int]) -> None:
         name = source.name
-        self._all(name, versions, Event.LOAD)
+        with self._table:
+            self._require_open()
+            self._all(name, versions, Event.LOAD)
         loaded: dict[int, Served] = {}
         failed: dict[int, SeptetError] = {}
         for version in versions:
@@ -211,19 +255,24 @@ class Repository:
             for served in loaded.values():
                 served.close()
             loaded = {}
-        self._swap(name, versions, loaded, failed)
+        if not self._swap(name, versions, loaded, failed):
+            for served in loaded.values():
+                served.close()
+            self._require_open()
         if failed:
             first = min(failed)
             raise LoadFailed(f"failed to load '{name}', version {first}: {failed[first]}") from failed[first]
 
     def _swap(
         self, name: str, versions: list[int], loaded: dict[int, Served], failed: dict[int, SeptetError]
-    ) -> None:
-        """Let what was `loaded` answer, and what answered before it end."""
+    ) -> bool:
+        """Let what was `loaded` answer, and what answered before it end; false where all has ended meanwhile."""
         for served in loaded.values():
             served.start()
         old: list[tuple[int, Served | None]] = []
         with self._table:
+            if self._closed:
+                return False
             records = self._records[name]
             for version in versions:
                 record = records[version]
@@ -243,6 +292,7 @@ class Repository:
             self._rebuild()
         for version, ended in old:
             self._end(name, version, ended)
+        return True
 
     def _end(self, name: str, version: int, served: Served | None) -> None:
         """Close `served` on a thread of its own: requests that it took are still run."""

@@ -36,13 +36,15 @@ LARGE = 64 << 10
 """Above so many bytes, compression leaves the event loop."""
 
 LONG_DOCUMENT = 256 << 10
-"""Above so many bytes, lists of elements are read and written beside the event loop."""
+"""Above so many bytes, elements are read and written beside the event loop."""
 
 LARGEST_DOCUMENT = 1 << 20
 """Bytes of a request that is no inference; files that a load brings with it do not count."""
 
 MOST_QUOTES = 64 << 10
 """In a longer document: what has so many is no files."""
+
+DECOUPLED = "a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream"
 
 
 class _Parameters(msgspec.Struct):
@@ -158,6 +160,8 @@ class Routes:
         task.add_done_callback(partial(_go_on, exchange, then))
 
     def _submit(self, exchange: Exchange, request: Request, *, binary: bool) -> None:
+        if self._plane.decoupled(request.model, request.version):
+            raise Unsupported(DECOUPLED)
         exchange.request = request
         exchange.body = b""
         self._mailbox.ask(request, partial(self._answer, exchange, request, binary))
@@ -171,11 +175,10 @@ class Routes:
                 raise response.error
             if not response.final:
                 request.cancel()
-                raise Unsupported("a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream")
+                raise Unsupported(DECOUPLED)
             if request.wanted:
                 response = classified(self._plane, request, response)
-            listed = not binary or request.wanted
-            if listed and wire.listed(request, response, binary) > LONG_DOCUMENT:
+            if wire.written(request, response, binary) > LONG_DOCUMENT:
                 work = partial(wire.write_response, request, response, self._plane.regions, binary)
                 self._beside(exchange, work, self._send)
                 return

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from septet.errors import ModelUnknown, RequestInvalid, TooLarge, Unsupported, VersionUnknown
 from septet.request import Parameter
+from septet.serving.health import CHECK, check
 from septet.serving.plane import Document, Plane
 from septet.stubs import service_pb2
 from septet.tensor import Buffer
@@ -23,12 +24,14 @@ Procedure = Callable[[Plane, Any], Any]
 
 
 def call(method: str, plane: Plane, message: Buffer) -> bytes:
-    """The serialised answer of `method`, one of `PROCEDURES`; may block, and raises what the plane raises.
+    """The serialised answer of `method`, of `PROCEDURES` or Check; may block, and raises what the plane raises.
 
     Raises TooLarge, too, for a message that brings no files with it and is longer than any need be.
     """
     if len(message) > LARGEST_MESSAGE and method != "RepositoryModelLoad":
         raise TooLarge(f"the message has {len(message)} bytes: at most {LARGEST_MESSAGE} are taken")
+    if method == CHECK:
+        return check(plane, message)
     try:
         request = getattr(service_pb2, f"{method}Request").FromString(bytes(message))
     except DecodeError:
@@ -185,5 +188,5 @@ PROCEDURES: dict[str, Procedure] = {
 }
 """All of the service but ModelInfer and ModelStreamInfer."""
 
-QUICK = {"ServerLive", "ServerReady", "ModelReady"}
+QUICK = {"ServerLive", "ServerReady", "ModelReady", CHECK}
 """Answered at once on the loop: however busy the threads are with loading, health is told."""

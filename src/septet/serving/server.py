@@ -127,7 +127,7 @@ class Server:
         finished = await self._drain(listeners, grpc, fallback, deadline)
         sweeper.cancel()
         left = max(0.0, deadline - time.monotonic())
-        await loop.run_in_executor(executor, self._plane.close, left)
+        await loop.run_in_executor(None, self._plane.close, left)  # all threads of `executor` may be loading
         executor.shutdown(wait=False, cancel_futures=True)
         self._loop = None
         return finished
@@ -209,11 +209,12 @@ class Server:
             listener.close()
         for one in self._open(grpc):
             one.drain()
+        finished = True
         if fallback is not None:
             left = max(0.0, deadline - time.monotonic())
-            await asyncio.get_running_loop().run_in_executor(None, fallback.stop, left)
+            finished = await asyncio.get_running_loop().run_in_executor(None, fallback.stop, left)
         await self._until(lambda: not self._busy(grpc), deadline)
-        finished = not self._busy(grpc)
+        finished = finished and not self._busy(grpc)
         await self._until(lambda: not self._open(grpc), min(deadline, time.monotonic() + PARTING_SECONDS))
         for one in self._open(grpc):
             one.abort()

@@ -18,18 +18,23 @@ class Limits:
     connection_window: int = 16 << 20
     frame: int = 1 << 20
     header_list: int = 16 << 10
-    header_block: int = 32 << 10
-    """Of one HEADERS and its CONTINUATIONs, still compressed."""
+    """Of fields, as the peer is told; a request with more of them is one without headers."""
+    header_block: int = 128 << 10
+    """Of one HEADERS and its CONTINUATIONs, and of the fields in them: above that the connection ends."""
     nuisance_burst: int = 1000
     nuisance_rate: float = 33.0
-    """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames): at once, and
+    """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames, updates
+    of windows that nothing sent calls for): at once, and
     per second after that, and one more for each stream that came to its end. The figures are nghttp2's, against
     rapid reset (CVE-2023-44487)."""
 
 
 @dataclass(slots=True)
 class HeadersReceived:
-    """A request or a response has begun, or, on a stream that had headers already, its trailers have come."""
+    """A request or a response has begun, or, on a stream that had headers already, its trailers have come.
+
+    A request whose headers are larger than `Limits.header_list` has none here: it is to be refused.
+    """
 
     stream: int
     headers: Headers

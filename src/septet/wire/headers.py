@@ -14,6 +14,9 @@ Headers = tuple[tuple[str, str], ...]
 REMEMBERED, LONGEST = 64, 1024
 """How many header blocks `HeaderReader` remembers at most, and of how many bytes."""
 
+FIELD_OVERHEAD = 32
+"""Bytes that a field counts for beside its name and value (RFC 9113, section 6.5.2)."""
+
 RESIZING = 0x20
 """The upper bits of a block's first byte that begins by resizing the table."""
 
@@ -27,23 +30,28 @@ class HeadersInvalid(Exception):
     """The fields break a rule; the stream they came on is refused, the connection goes on."""
 
 
+class HeadersTooLarge(HeadersInvalid):
+    """There is more of them than the limit; they were decoded nevertheless, so that the connection goes on."""
+
+
 class HeadersUnreadable(Exception):
-    """The block is no HPACK, or too large: the decoder's state is lost, and with it the connection."""
+    """The block is no HPACK, or far too large: the decoder's state is lost, and with it the connection."""
 
 
 class HeaderReader:
-    """Decodes one connection's header blocks.
+    """Decodes one connection's header blocks: `largest` bytes of fields are taken, and up to `utmost` are decoded.
 
     Most blocks of a gRPC client repeat byte for byte, and leave HPACK's table as it is. Such a block is decoded
     and judged once. A block that changes the table changes what others mean, so all that is remembered goes.
     """
 
-    def __init__(self, largest: int) -> None:
-        self._decoder = Decoder(max_header_list_size=largest)
+    def __init__(self, largest: int, utmost: int) -> None:
+        self._largest = largest
+        self._decoder = Decoder(max_header_list_size=utmost)
         self._known: dict[tuple[bool, bytes], Headers] = {}
 
     def read(self, block: bytes, *, request: bool) -> Headers:
-        """The fields of `block`; raises `HeadersUnreadable` or `HeadersInvalid`."""
+        """The fields of `block`; raises `HeadersUnreadable`, `HeadersInvalid` or `HeadersTooLarge`."""
         known = self._known.get((request, block))
         if known is not None:
             return known
@@ -59,6 +67,8 @@ class HeaderReader:
         unchanged = self._newest() is newest and block[:1] and block[0] & 0xE0 != RESIZING
         if not unchanged or len(self._known) >= REMEMBERED:
             self._known.clear()
+        if sum(FIELD_OVERHEAD + len(name) + len(value) for name, value in fields) > self._largest:
+            raise HeadersTooLarge("the header list is too large")
         check(fields, request=request)
         if unchanged and len(block) <= LONGEST:
             self._known[request, block] = fields

@@ -18,7 +18,7 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Response, Wanted
-from septet.tensor import KSERVE_NAMES, Array, Buffer, objects, to_raw
+from septet.tensor import KSERVE_NAMES, Array, Buffer, made_of_objects, objects, to_raw
 from septet.wire.head import (
     LARGEST_HEAD,
     MOST_TENSORS,
@@ -256,10 +256,14 @@ _tensors = Memory()
 _names = Memory()
 
 
-def listed(request: Request, response: Response, binary: bool) -> int:
-    """How many bytes of a response's tensors `write_response` will make lists of."""
+def written(request: Request, response: Response, binary: bool) -> int:
+    """How many bytes of a response's tensors `write_response` will write element by element."""
     wanted = {one.name: one for one in request.wanted}
-    return sum(array.nbytes for name, array in response.outputs.items() if _listed(wanted.get(name), binary))
+    return sum(
+        array.nbytes
+        for name, array in response.outputs.items()
+        if made_of_objects(array) or _listed(wanted.get(name), binary)
+    )
 
 
 def _listed(place: Wanted | None, otherwise: bool) -> bool:

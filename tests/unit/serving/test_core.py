@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server without its doors: what it serves, what it refuses, and what survives a fault."""
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from septet.errors import (
     QueueFull,
     RequestInvalid,
     SeptetError,
+    Stopping,
     Unsupported,
     UsageError,
     VersionUnknown,
@@ -28,6 +30,7 @@ from septet.errors import (
 from septet.request import Request, Response
 from septet.serving import brevity
 from septet.serving.core import Core
+from septet.serving.loader import Loader, Source
 from septet.serving.served import Served
 from septet.tensor import Array
 from septet.wire.shm import Regions
@@ -655,3 +658,71 @@ def test_closing_finishes_what_waits_and_refuses_what_comes(open_: Open, root: P
     assert [response.error for response in answers.wait(2)] == [None, None]
     assert ask(core, "identity", {"x": row(1)}).error is not None
     assert not core.live()
+
+
+@pytest.mark.parametrize("control", ["explicit", "poll"])
+def test_closing_does_not_wait_for_what_is_being_loaded(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch, control: str
+) -> None:
+    begun, go_on, loaded, load = threading.Event(), threading.Event(), list[Served](), Loader.load
+
+    def slowly(self: Loader, source: Source, version: int) -> Served:
+        begun.set()
+        assert go_on.wait(20)
+        loaded.append(load(self, source, version))
+        return loaded[-1]
+
+    core = open_(control=control, poll_seconds=0.01)
+    monkeypatch.setattr(Loader, "load", slowly)
+    model(root, "identity", IDENTITY)
+    loader, refused = threading.Thread(), list[SeptetError]()
+    if control == "explicit":
+        loader = threading.Thread(target=lambda: refused.append(refusal(lambda: core.load("identity", {}))))
+        loader.start()
+    assert begun.wait(10)
+    closer = threading.Thread(target=core.close, args=(15,))
+    closer.start()
+    closer.join(5)
+    waited, at_work = closer.is_alive(), core.at_work
+    go_on.set()
+    closer.join(10)
+    assert not waited
+    assert at_work
+    until(lambda: not core.at_work)
+    with pytest.raises(Stopping):
+        loaded[0].submit(Request("identity", {"x": row(1)}), Answers())
+    assert core.statistics() == []
+    if control == "explicit":
+        loader.join(10)
+        assert isinstance(refused[0], Stopping)
+
+
+def test_a_signal_while_models_are_loaded_does_not_wait_for_them(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, main = threading.Event(), threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)  # SIGINT itself may be ignored
+
+    def slowly(self: Loader, source: Source, version: int) -> Served:
+        signal.pthread_kill(main, signal.SIGUSR1)
+        go_on.wait(5)
+        raise LoadFailed("too late")
+
+    monkeypatch.setattr(Loader, "load", slowly)
+    model(root, "identity", IDENTITY)
+    core = Core([root], regions=Regions())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            core.start()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    core.close(0)
+    assert core.at_work
+    go_on.set()
+    until(lambda: not core.at_work)
+
+
+def refusal(call: Callable[[], None]) -> SeptetError:
+    with pytest.raises(SeptetError) as caught:
+        call()
+    return caught.value

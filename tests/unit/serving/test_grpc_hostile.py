@@ -25,7 +25,7 @@ from septet.stubs import SERVICE, service_pb2, service_pb2_grpc
 from septet.wire import frames, proto
 from septet.wire import head as drafts
 from septet.wire.encoding import compress, decompress
-from septet.wire.events import DataReceived
+from septet.wire.events import ConnectionEnded, DataReceived, HeadersReceived, StreamEnded
 from septet.wire.frames import Code, Setting
 from septet.wire.headers import write_headers
 from septet.wire.http2 import Connection
@@ -222,6 +222,21 @@ def test_all_messages_together_have_a_limit(start: Start) -> None:
 def test_procedures_that_are_not_there(channel: grpc.Channel) -> None:
     assert status_of(raw(channel, "Nothing"), b"") == grpc.StatusCode.UNIMPLEMENTED
     assert status_of(channel.unary_unary("/other/ModelInfer"), b"") == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_metadata_above_the_limit_refuse_one_call_alone(running: Running) -> None:
+    whole = write_headers([(":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/ModelInfer"), *REST])
+    client, seen, body = Connection(client=True), dict[int, str](), enveloped([infer()])
+    with dial(running) as talk:
+        for block in (whole, whole + write_headers([("x", "y" * 50_000)]), whole):
+            client.send_data(client.request(block), body, end=True)
+        talk.sendall(b"".join(client.take()))
+        while len(seen) < 3:
+            for event in client.receive(talk.recv(65536)):
+                assert not isinstance(event, ConnectionEnded | StreamEnded)
+                if isinstance(event, HeadersReceived) and event.ended:
+                    seen[event.stream] = dict(event.headers)["grpc-status"]
+    assert seen == {1: "0", 3: str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]), 5: "0"}
 
 
 def test_messages_that_are_no_inference_are_short(channel: grpc.Channel) -> None:

@@ -411,6 +411,24 @@ def test_many_texts_are_read_beside_the_loop(running: Running, monkeypatch: pyte
     assert running.plane.requests[-1].inputs["INPUT0"].tolist() == [b""] * 50_000
 
 
+def test_many_texts_are_written_beside_the_loop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, write = threading.Event(), wire.write_response
+
+    def slowly(request: Request, *given: Any) -> wire.Body:
+        assert request.inputs["INPUT0"].dtype.kind != "O" or served.wait(20), "nobody else was served meanwhile"
+        return write(request, *given)
+
+    monkeypatch.setattr(wire, "write_response", slowly)
+    body = wire.write_request(Request("identity", {"INPUT0": np.full(50_000, b"", object)}))
+    length = f"Inference-Header-Content-Length: {body.length}"
+    with dial(running) as talk:
+        talk.sendall(post("/v2/models/identity/infer", b"".join(body.chunks), length))
+        until(lambda: bool(running.plane.requests))
+        assert still_serves(running)
+        served.set()
+        assert answers(talk)[0][2].endswith(bytes(200_000))
+
+
 def test_texts_that_nobody_takes_are_not_read(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafts, "bind", lambda *given: pytest.fail("elements were read"))
     assert ask(running, texts("nobody", 50_000, [50_000]))[0][0] == 404
@@ -570,6 +588,7 @@ def test_nothing_inside_is_told(running: Running) -> None:
 def test_a_decoupled_model_over_http(running: Running) -> None:
     body = b'{"inputs":[{"name":"IN","datatype":"INT32","shape":[3],"data":[1,2,3]}]}'
     assert ask(running, post("/v2/models/repeat/infer", body))[0][0] == 501
+    assert running.plane.requests == []  # it was not run in vain
     ((status, _, text),) = ask(running, post("/v2/models/repeat/generate", b'{"IN":[1,2,3]}'))
     assert status == 400
     assert b"exactly 1 response" in text

@@ -446,6 +446,7 @@ output { name: "x" data_type: TYPE_INT32 dims: 1 }
 def test_a_decoupled_model_answers_as_often_as_it_likes(open_: Open, root: Path, count: int) -> None:
     python(root, "repeat", DECOUPLED, REPEAT + "model_transaction_policy { decoupled: true }")
     core, answers = open_(), Answers()
+    assert core.decoupled("repeat")
     core.submit(Request("repeat", {"n": np.array([count], np.int32)}), answers)
     until(lambda: bool(answers.responses) and answers.responses[-1].final)
     assert [each.final for each in answers.responses] == [False] * count + [True]

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import grpc
 import numpy as np
@@ -20,8 +23,14 @@ from tritonclient.utils import InferenceServerException
 from fake_plane import FREE, FakePlane, Running, Start
 from septet.client import Client
 from septet.errors import PortUnavailable, Unreachable
+from septet.request import Request
+from septet.serving.fallback import FallbackGrpc
+from septet.serving.grpc import GrpcLimits
 from septet.serving.mailbox import Mailbox
 from septet.serving.server import Address, Server, Settings
+from septet.stubs import SERVICE
+from septet.wire import proto
+from serving_made import until
 
 
 def get(address: object, path: str) -> tuple[int, str]:
@@ -164,6 +173,43 @@ def test_a_drain_does_not_wait_beyond_its_time() -> None:
     assert finished == [False]
     assert time.monotonic() - begun < 3.0
     assert plane.cancelled.wait(5)
+
+
+@pytest.mark.parametrize("grpcio", [False, True])
+def test_a_drain_ends_streams_once_nothing_is_under_way_in_them(grpcio: bool) -> None:
+    plane, ready, finished = FakePlane(), threading.Event(), list[bool]()
+    server = Server(plane, Settings(FREE, FREE, None, exit_seconds=6.0, grpcio=grpcio))
+    thread = threading.Thread(target=lambda: finished.append(server.run(ready.set)))
+    thread.start()
+    assert ready.wait(10)
+    sent: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    request = proto.write_request(Request("held", {"INPUT0": np.zeros(1, np.float32)}))
+    with grpc.insecure_channel(str(server.grpc)) as channel:
+        ask = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        idle, busy = ask(iter(queue.SimpleQueue().get, b""), timeout=20), ask(iter(sent.get, b""), timeout=20)
+        sent.put(b"".join(request))
+        until(lambda: len(plane.requests) == 1)
+        server.stop()
+        assert ending_of(idle) == ([], grpc.StatusCode.UNAVAILABLE)
+        assert not busy.done()
+        plane.go_on.set()
+        answers, code = ending_of(busy)
+        assert (len(answers), code) == (1, grpc.StatusCode.UNAVAILABLE)
+        thread.join(10)
+    assert finished == [True]
+
+
+def test_grpcios_server_ends_well_without_time_where_nothing_is_under_way() -> None:
+    fallback = FallbackGrpc(FakePlane(), "127.0.0.1:0", GrpcLimits())
+    assert fallback.stop(0.0)
+
+
+def ending_of(stream: Any) -> tuple[list[bytes], grpc.StatusCode]:
+    """What a stream still says, and the status that it ends with."""
+    answers = list[bytes]()
+    with suppress(grpc.RpcError):
+        answers.extend(stream)
+    return answers, stream.code()
 
 
 def test_grpc_connections_that_idle_are_ended_by_a_drain(start: Start) -> None:

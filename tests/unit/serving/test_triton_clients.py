@@ -7,6 +7,7 @@ import asyncio
 import queue
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
@@ -16,6 +17,7 @@ import tritonclient.http.aio as http_aio
 from tritonclient.utils import InferenceServerException
 
 from fake_plane import Running, Start
+from septet.stubs import SERVICE
 from septet.tensor import Array
 
 CLIENTS = {"http": http_client, "grpc": grpc_client}
@@ -133,6 +135,35 @@ def test_everything_that_is_no_inference(start: Start, kind: str, grpcio: bool) 
         talk.unregister_cuda_shared_memory()
 
 
+@pytest.mark.parametrize("grpcio", [False, True])
+def test_health_as_grpc_itself_has_it(start: Start, grpcio: bool) -> None:
+    serving, not_serving, unknown = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+    running = start(grpcio=grpcio)
+    with grpc.insecure_channel(running.grpc) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        named = b"\x0a" + bytes((len(SERVICE),)) + SERVICE.encode()
+        assert check(b"", timeout=10) == check(named, timeout=10) == serving
+        watching, in_vain = watch(b"", timeout=20), watch(b"\x0a\x01x", timeout=20)
+        assert next(watching) == serving
+        assert next(in_vain) == unknown
+        for ask, code in ((b"\x0a\x01x", grpc.StatusCode.NOT_FOUND), (b"\x0a", grpc.StatusCode.INVALID_ARGUMENT)):
+            with pytest.raises(grpc.RpcError) as caught:
+                check(ask, timeout=10)
+            assert caught.value.code() == code
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watch(b"\x0a", timeout=10))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        running.plane.retire()
+        assert check(b"", timeout=10) == not_serving
+        assert next(watching) == not_serving
+        running.server.stop()
+        for stream in (watching, in_vain):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stream)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
 def test_errors_have_triton_statuses(running: Running, kind: str) -> None:
     module = CLIENTS[kind]
     tensor = module.InferInput("INPUT0", [2], "FP32")
@@ -179,6 +210,18 @@ def test_grpc_stream(start: Start, grpcio: bool) -> None:
         talk.async_stream_infer("identity", [tensor])
         assert answers.get(timeout=5)[1] is None
         talk.stop_stream()
+
+
+@pytest.mark.parametrize("grpcio", [False, True])
+def test_a_model_of_many_answers_is_not_run_for_who_takes_one(start: Start, grpcio: bool) -> None:
+    running = start(grpcio=grpcio)
+    tensor = grpc_client.InferInput("IN", [4], "INT32")
+    tensor.set_data_from_numpy(np.arange(4, dtype=np.int32))
+    with client("grpc", running) as talk:
+        with pytest.raises(InferenceServerException, match="ModelInfer RPC doesn't support models with") as caught:
+            talk.infer("repeat", [tensor])
+        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+        assert running.plane.requests == []
 
 
 def test_deadline_and_cancellation_reach_the_request(running: Running) -> None:

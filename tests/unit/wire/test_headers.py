@@ -15,7 +15,7 @@ TRAILERS = (("grpc-status", "0"),)
 def test_a_block_that_is_right_in_one_place_is_judged_anew_in_another(
     fields: tuple[tuple[str, str], ...], request_: bool
 ) -> None:
-    reader, block = HeaderReader(1 << 16), write_headers(fields)
+    reader, block = HeaderReader(1 << 16, 1 << 16), write_headers(fields)
     for _ in range(2):
         assert reader.read(block, request=request_) == fields
         with pytest.raises(HeadersInvalid):

@@ -162,7 +162,7 @@ def test_a_continued_block_is_not_interrupted() -> None:
 
 
 def test_a_flood_of_continuations_ends() -> None:
-    wire = headers(1, BLOCK, flags=0) + 100 * frames.frame(frames.CONTINUATION, 0, 1, b"\x00\x01a\x01b" * 200)
+    wire = headers(1, BLOCK, flags=0) + 200 * frames.frame(frames.CONTINUATION, 0, 1, b"\x00\x01a\x01b" * 200)
     assert ends_with(opened().receive(wire), Code.ENHANCE_YOUR_CALM)
     wire = headers(1, BLOCK, flags=0) + 2000 * frames.frame(frames.CONTINUATION, 0, 1)
     assert ends_with(opened().receive(wire), Code.ENHANCE_YOUR_CALM)
@@ -173,6 +173,24 @@ def test_a_header_bomb_ends() -> None:
     first = encoder.encode([*ASK, ("x", "y" * 3000)])
     again = encoder.encode([(":method", "POST"), *[("x", "y" * 3000)] * 500])
     assert ends_with(opened().receive(headers(1, first) + headers(3, again)), Code.ENHANCE_YOUR_CALM)
+
+
+def test_headers_above_the_limit_cost_their_stream_alone() -> None:
+    encoder, server = Encoder(), opened()
+    large = encoder.encode([*ASK, ("known", "later"), *[("x", "y" * 1000)] * 40])
+    small = encoder.encode([*ASK, ("known", "later")])  # by what the large one has put into the table
+    (refused,) = server.receive(headers(1, large))
+    assert refused == HeadersReceived(1, (), False)
+    server.send_trailers(1, TAIL)
+    assert frames.headers(1, TAIL, True, 16384) in sent(server)
+    (taken,) = server.receive(headers(3, small))
+    assert isinstance(taken, HeadersReceived)
+    assert dict(taken.headers)["known"] == "later"
+    assert StreamEnded(3, Code.PROTOCOL_ERROR) in server.receive(
+        headers(3, encoder.encode([("x", "y" * 20_000)]), frames.END_HEADERS | frames.END_STREAM)
+    )
+    assert not server.ended
+    assert ends_with(server.receive(headers(5, large) * 1_100), Code.ENHANCE_YOUR_CALM)
 
 
 @pytest.mark.parametrize(
@@ -265,14 +283,53 @@ def test_the_connections_window_is_shared() -> None:
     assert sent(server) == data(3, b"late") + frames.headers(3, TAIL, True, 16384)
 
 
-def test_many_updates_of_a_window_cost_one_walk_over_the_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_updates_of_windows_cost_one_walk_over_the_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     server = opened()
     server.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}) + headers(1, flags=5))
     server.respond(1, HEAD, [b"x"], TAIL)
-    pumped: list[int] = []
-    monkeypatch.setattr(Connection, "_pump", lambda self, stream: pumped.append(stream.id))
-    server.receive(frames.window_update(0, 1) * 1_000)
-    assert pumped == [1]
+    walks: list[Connection] = []
+    monkeypatch.setattr(Connection, "_flush", lambda self: walks.append(self))
+    server.receive((frames.window_update(0, 1) + frames.window_update(1, 1)) * 400)
+    assert walks == [server]
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_updates_of_windows_that_nothing_calls_for_are_borne_for_a_while(on: int) -> None:
+    server = opened()
+    server.receive(headers(1, flags=5))
+    server.respond(1, HEAD, [bytes(1 << 20)], TAIL)  # of which one byte goes out for each update
+    assert not any(
+        isinstance(event, ConnectionEnded) for event in server.receive(frames.window_update(on, 1) * 900)
+    )
+    assert ends_with(server.receive(frames.window_update(on, 1) * 300), Code.ENHANCE_YOUR_CALM)
+
+
+def test_whoever_gives_back_what_it_was_sent_goes_on() -> None:
+    server = opened()
+    server.receive(headers(1))
+    for _ in range(5_000):
+        server.send_data(1, [b"a token"])
+        server.receive(frames.window_update(0, 7) + frames.window_update(1, 7))
+    server.send_data(1, [bytes(10 << 20)])
+    for _ in range(10 << 10):
+        server.receive(frames.window_update(0, 1 << 10) + frames.window_update(1, 1 << 10))
+    assert not server.ended
+    assert server.unsent(1) == 0
+
+
+@pytest.mark.parametrize("size", [1 << 14, 1 << 16])
+def test_streams_that_wait_for_a_window_share_it(size: int) -> None:
+    server = opened()
+    for number in (1, 3, 5):
+        server.receive(headers(number, flags=5) + frames.window_update(number, 1 << 24))
+        server.respond(number, HEAD, [bytes(1 << 20)], TAIL)
+    sent(server)
+    before = [server.unsent(number) for number in (1, 3, 5)]
+    for _ in range(6):  # the first stream asks for more, too, each time
+        server.receive(frames.window_update(0, size) + frames.window_update(1, size))
+    gone = [left - server.unsent(number) for left, number in zip(before, (1, 3, 5), strict=True)]
+    assert sum(gone) == 6 * size
+    assert max(gone) - min(gone) <= size
 
 
 def test_windows_do_not_overflow() -> None:

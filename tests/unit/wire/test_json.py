@@ -288,9 +288,13 @@ def test_a_raw_request_of_bytes_is_one_element() -> None:
         wire.read_raw("m", "", b"abc", "x", dtype, (2,))
 
 
-def test_only_what_goes_out_as_a_list_counts_as_one() -> None:
-    outputs = {name: np.zeros(size, np.float32) for name, size in {"said": 1, "raw": 10, "placed": 100}.items()}
+def test_what_is_written_element_by_element() -> None:
+    outputs: dict[str, Array] = {
+        name: np.zeros(size, np.float32) for name, size in {"said": 1, "raw": 10, "placed": 100}.items()
+    }
     wanted = (Wanted("raw", binary=True), Wanted("placed", region=Region("there", 0, 400)))
     request, response = Request("m", {}, wanted=wanted), Response("m", "1", "", outputs)
-    assert wire.listed(request, response, binary=False) == 4
-    assert wire.listed(request, response, binary=True) == 0
+    assert wire.written(request, response, binary=False) == 4
+    assert wire.written(request, response, binary=True) == 0
+    outputs["texts"] = np.array([b"a", b"b"], object)
+    assert wire.written(request, response, binary=True) == 16
