@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, Unsupported
 from septet.request import Request, Response
@@ -22,15 +22,13 @@ from septet.serving.lane import Lane, Step, Work
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
-from septet.tensor import Buffer
+from septet.tensor import Buffer, made_of_objects
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, LONG, compress, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
-from septet.wire.head import Draft
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
 from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped, error_tail
-from septet.wire.shm import Regions
 
 SCRATCH, SMALL = 256 << 10, 16 << 10
 """Bytes read at once; up to so many are copied, since what is made of them may then point there."""
@@ -62,6 +60,7 @@ class GrpcLimits:
     http2: Limits = field(default_factory=Limits)
 
 
+Result = TypeVar("Result")
 Answerer = Callable[[Call, Request, Response], None]
 Sender = Callable[[Call, Sequence[Buffer]], None]
 
@@ -290,7 +289,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(call, RequestInvalid("the message is cut off"))
         elif call.opening.method == STREAM:
             self._end_stream_if_over(call)
-        elif call.requests or (call.inflating is not None and call.inflating.busy):
+        elif not call.settled:
             return
         elif call.message is None:
             self._fail(call, RequestInvalid("a call without a message"))
@@ -351,19 +350,22 @@ class GrpcConnection(asyncio.BufferedProtocol):
         charge.grow(len(message) + room)
         if call.inflating is None:
             call.inflating = self._lane(call)
-        work = partial(_outcome, draft, self._plane.regions)
+        work = partial(_outcome, partial(draft.request, self._plane.regions))
         call.inflating.run(Step(work, partial(self._read, call, answer, charge), long=True))
 
-    def _read(self, call: Call, answer: Answerer, charge: Charge, outcome: Request | SeptetError) -> None:
+    def _read(self, call: Call, answer: Answerer, charge: Charge, outcome: Request | Exception) -> None:
         """On the loop, with a request that took long to read, or what was wrong with it."""
-        if call.over:
-            return
-        if isinstance(outcome, Request):
+        if isinstance(outcome, Exception):
+            self._refuse(call, "", outcome)
+        elif not call.over:
             self._ask(call, answer, charge, outcome)
-        elif call.opening.method == STREAM and not call.opening.ends_on_error:
-            self._send(call, stream_error("", outcome))
+
+    def _refuse(self, call: Call, id_: str, error: Exception) -> None:
+        """Tell what is wrong with one request, which ends a stream only where the client said so."""
+        if call.opening.method == STREAM and not call.opening.ends_on_error and not call.over:
+            self._send(call, stream_error(id_, error))
         else:
-            self._fail(call, outcome)
+            self._fail(call, error)
 
     def _ask(self, call: Call, answer: Answerer, charge: Charge | None, request: Request) -> None:
         if call.opening.method == INFER:
@@ -378,17 +380,35 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """On the loop, with the answer to a ModelInfer."""
         if call.over:
             return
-        try:
-            if response.error is not None:
-                raise response.error
-            if not response.final:
-                raise Unsupported(DECOUPLED)
-            call.requests.discard(request)
-            self._finish(call, self._written(request, response))
-        except Exception as error:
-            self._fail(call, error)
+        if response.error is None and not response.final:
+            self._fail(call, Unsupported(DECOUPLED))
+            return
+        self._write(call, request, response, self._finish)
+
+    def _write(self, call: Call, request: Request, response: Response, then: Sender) -> None:
+        """Write an answer, one of many elements beside the loop, and send it as `then` does, in its turn."""
+
+        def send(outcome: list[Buffer] | Exception) -> None:
+            if response.final:
+                call.requests.discard(request)
+            if isinstance(outcome, Exception):
+                self._refuse(call, request.id, outcome)
+            elif not call.over:
+                then(call, outcome)
+
+        work = partial(_outcome, partial(self._written, request, response))
+        arrays = response.outputs.values()
+        long = sum(array.nbytes for array in arrays if made_of_objects(array)) > LONG_CONTENTS
+        if long and call.deflating is None:
+            call.deflating = self._lane(call)
+        if call.deflating is None:
+            send(work())
+        else:
+            call.deflating.run(Step(work, send, long=long))
 
     def _written(self, request: Request, response: Response) -> list[Buffer]:
+        if response.error is not None:
+            raise response.error
         if request.wanted:
             response = classified(self._plane, request, response)
         return proto.write_response(request, response, self._plane.regions)
@@ -407,23 +427,19 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """On the loop, with one answer to one request of a stream."""
         if call.over:
             return
-        if response.final:
+        asked = request.parameters.get("triton_enable_empty_final_response") is True
+        if response.error is not None or response.outputs or not response.final or asked:
+            response.parameters = response.parameters | {"triton_final_response": response.final}
+            self._write(call, request, response, self._send_answer)
+        else:
             call.requests.discard(request)
-        try:
-            if response.error is not None:
-                raise response.error
-            asked = request.parameters.get("triton_enable_empty_final_response") is True
-            if response.outputs or not response.final or asked:
-                response.parameters = response.parameters | {"triton_final_response": response.final}
-                self._send(call, proto.prefixed(0x12, self._written(request, response)))
-        except Exception as error:
-            if call.opening.ends_on_error:
-                self._fail(call, error)
-                return
-            self._send(call, stream_error(request.id, error))
-        self._release(call)
-        self._end_stream_if_over(call)
-        self._front.dirty.add(self)
+        if not call.over:
+            self._release(call)
+            self._end_stream_if_over(call)
+            self._front.dirty.add(self)
+
+    def _send_answer(self, call: Call, chunks: Sequence[Buffer]) -> None:
+        self._send(call, proto.prefixed(0x12, chunks))
 
     def _send(self, call: Call, chunks: list[Buffer]) -> None:
         if not call.begun:
@@ -542,11 +558,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
 
-def _outcome(draft: Draft, regions: Regions) -> Request | SeptetError:
-    """The request of `draft`, or what is wrong with it."""
+def _outcome(work: Callable[[], Result]) -> Result | Exception:
+    """What `work` gives, or what is wrong."""
     try:
-        return draft.request(regions)
-    except SeptetError as error:
+        return work()
+    except Exception as error:
         return error
 
 

@@ -155,6 +155,29 @@ def test_many_elements_are_read_beside_the_loop_and_in_their_turn(
     assert [request.id for request in running.plane.requests if request.id] == ["long", "short"]
 
 
+def test_many_texts_are_written_beside_the_loop_and_in_their_turn(
+    running: Running, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, write = threading.Event(), proto.write_response
+
+    def slowly(request: Request, *given: Any) -> list[Any]:
+        assert request.inputs["INPUT0"].size != 50_000 or served.wait(20), "nobody else was served meanwhile"
+        return write(request, *given)
+
+    def texts(count: int, id_: str = "") -> bytes:
+        return b"".join(proto.write_request(Request("identity", {"INPUT0": np.full(count, b"", object)}, id=id_)))
+
+    monkeypatch.setattr(proto, "write_response", slowly)
+    one = raw(channel).future(texts(50_000), timeout=30)
+    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([texts(50_000, "long")]), timeout=30)
+    until(lambda: len(running.plane.requests) == 2)
+    raw(channel)(infer(), timeout=10)
+    served.set()
+    assert len(service_pb2.ModelInferResponse.FromString(one.result()).raw_output_contents[0]) == 200_000
+    [answer] = [service_pb2.ModelStreamInferResponse.FromString(message).infer_response for message in stream]
+    assert (answer.id, len(answer.raw_output_contents[0])) == ("long", 200_000)
+
+
 def test_elements_that_nobody_takes_are_not_read(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     running = start(held=2 << 20)
     with grpc.insecure_channel(running.grpc) as channel:
