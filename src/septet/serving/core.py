@@ -82,7 +82,7 @@ class Core:
             raise UsageError("models to load are named only with model control 'explicit'")
         self.regions = regions
         self._expiry = Expiry()
-        self._server = Server(self.submit, self._find)
+        self._server = Server(self.submit, self._find, self.load, self.unload)
         self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete)
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
         self._composition = Composition(self._repository)
@@ -208,7 +208,7 @@ class Core:
     def load(self, model: str, parameters: Mapping[str, Parameter | bytes]) -> None:
         """Load or reload a model; of an ensemble first the models that are not served.
 
-        Raises ControlDisabled, LoadFailed, RequestInvalid, ConfigInvalid.
+        Raises ControlDisabled, Stopping, LoadFailed, RequestInvalid, ConfigInvalid.
         """
         self._require_control()
         override = Override(parameters)
@@ -217,7 +217,7 @@ class Core:
     def unload(self, model: str, dependents: bool) -> None:
         """Let a model end; for `dependents` also the models of an ensemble that are part of no other.
 
-        Raises ControlDisabled, RequestInvalid.
+        Raises ControlDisabled, Stopping, RequestInvalid.
         """
         self._require_control()
         unload = self._composition.unload if dependents else self._repository.unload
@@ -288,6 +288,8 @@ class Core:
                 _LOG.exception("the repositories could not be looked at")
 
     def _require_control(self) -> None:
+        if self._closing.is_set():
+            raise Stopping("the server is about to end")
         if self._control != "explicit":
             raise ControlDisabled("explicit model load / unload is not allowed: model control is not 'explicit'")
 

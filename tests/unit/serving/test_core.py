@@ -21,6 +21,7 @@ from septet.errors import (
     QueueFull,
     RequestInvalid,
     SeptetError,
+    Stopping,
     Unsupported,
     UsageError,
     VersionUnknown,
@@ -655,3 +656,14 @@ def test_closing_finishes_what_waits_and_refuses_what_comes(open_: Open, root: P
     assert [response.error for response in answers.wait(2)] == [None, None]
     assert ask(core, "identity", {"x": row(1)}).error is not None
     assert not core.live()
+
+
+def test_nothing_is_loaded_or_unloaded_once_the_server_ends(open_: Open, root: Path) -> None:
+    scale(root, 3)
+    core = open_(control="explicit")
+    core.close(0)
+    with pytest.raises(Stopping):
+        core.load("scale", {})
+    with pytest.raises(Stopping):
+        core.unload("scale", False)
+    assert core.index(True) == []
