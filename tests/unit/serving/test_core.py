@@ -411,8 +411,9 @@ def test_what_runs_in_an_instances_stead_survives_reloads(
 
     def load() -> None:
         while not stop.is_set():
-            core.submit_all([(Request("scale", {"x": row(3)}), answers)])
-            sent[0] += 1
+            if sent[0] - len(answers.responses) < 1_000:  # fewer than the queue takes
+                core.submit_all([(Request("scale", {"x": row(3)}), answers)])
+                sent[0] += 1
 
     thread = threading.Thread(target=load)
     thread.start()
