@@ -72,6 +72,7 @@ class Core:
         auto_complete: bool = True,
         exit_on_error: bool = True,
         load_threads: int = 4,
+        load_retries: int = 0,
         name: str = "septet",
         log: LogSettings | None = None,
         cpu_metrics: bool = True,
@@ -83,7 +84,7 @@ class Core:
         self.regions = regions
         self._expiry = Expiry()
         self._server = Server(self.submit, self._find, self.load, self.unload)
-        self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete)
+        self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete, retries=load_retries)
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
         self._composition = Composition(self._repository)
         self._control = control

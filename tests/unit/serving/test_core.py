@@ -28,6 +28,7 @@ from septet.errors import (
 )
 from septet.request import Request, Response
 from septet.serving import brevity
+from septet.serving.backends import open_engine
 from septet.serving.core import Core
 from septet.serving.served import Served
 from septet.tensor import Array
@@ -657,6 +658,27 @@ def test_closing_finishes_what_waits_and_refuses_what_comes(open_: Open, root: P
     assert [response.error for response in answers.wait(2)] == [None, None]
     assert ask(core, "identity", {"x": row(1)}).error is not None
     assert not core.live()
+
+
+@pytest.mark.parametrize(("retries", "loaded"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_load_that_fails_is_tried_again_as_often_as_is_said(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch, retries: int, loaded: bool
+) -> None:
+    tried: list[int] = []
+
+    def fail_twice(*given: object) -> object:
+        tried.append(len(tried))
+        if len(tried) <= 2:
+            raise LoadFailed("not yet")
+        return open_engine(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("septet.serving.loader.open_engine", fail_twice)
+    scale(root, 3)
+    core = open_(exit_on_error=False, load_retries=retries)
+    assert core.index(True) == (
+        [{"name": "scale", "version": "1", "state": "READY", "reason": ""}] if loaded else []
+    )
+    assert len(tried) == min(retries, 2) + 1
 
 
 def test_nothing_is_loaded_or_unloaded_once_the_server_ends(open_: Open, root: Path) -> None:
