@@ -59,7 +59,6 @@ IDLE = {
     "metrics-interval-ms": "metrics are read when they are asked for",
     "min-supported-compute-capability": GPU,
     "model-load-gpu-limit": GPU,
-    "model-load-retry-count": "a load that failed is not tried again by itself",
     "model-namespacing": "models of all repositories have names of their own",
     "pinned-memory-pool-byte-size": GPU,
     "rate-limit": RATES,

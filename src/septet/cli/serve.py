@@ -61,6 +61,8 @@ def _repository_of(network: str, size: Size) -> tuple[Path, ...]:
               help="How long requests under way may take to finish at the end.")  # fmt: skip
 @click.option("--model-load-thread-count", type=click.IntRange(1, clamp=True), default=4, show_default=True,
               help="Models loaded side by side.")  # fmt: skip
+@click.option("--model-load-retry-count", type=click.IntRange(0, clamp=True), default=0, show_default=True,
+              help="How often a load that failed is tried again.")  # fmt: skip
 @click.option("--allow-http", **_switch(True), help="Serve HTTP.")
 @click.option("--http-address", default="0.0.0.0", show_default=True)
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True)
@@ -105,6 +107,7 @@ def serve(
     exit_on_error: bool,
     exit_timeout_secs: float,
     model_load_thread_count: int,
+    model_load_retry_count: int,
     allow_http: bool,
     http_address: str,
     http_port: int,
@@ -186,6 +189,7 @@ def serve(
         auto_complete=not (disable_auto_complete_config or strict_model_config),
         exit_on_error=exit_on_error,
         load_threads=model_load_thread_count,
+        load_retries=model_load_retry_count,
         name=name,
         log=logs,
         cpu_metrics=allow_cpu_metrics,

@@ -25,6 +25,7 @@ from septet.metrics import page
 from septet.model_config.convert import to_proto, with_defaults
 from septet.request import Answer, Parameter, Request, Response
 from septet.serving import describe
+from septet.serving.composition import Composition
 from septet.serving.expiry import Expiry
 from septet.serving.loader import Loader
 from septet.serving.override import Override
@@ -71,6 +72,7 @@ class Core:
         auto_complete: bool = True,
         exit_on_error: bool = True,
         load_threads: int = 4,
+        load_retries: int = 0,
         name: str = "septet",
         log: LogSettings | None = None,
         cpu_metrics: bool = True,
@@ -81,9 +83,10 @@ class Core:
             raise UsageError("models to load are named only with model control 'explicit'")
         self.regions = regions
         self._expiry = Expiry()
-        self._server = Server(self.submit, self._find)
-        self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete)
+        self._server = Server(self.submit, self._find, self.load, self.unload)
+        self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete, retries=load_retries)
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
+        self._composition = Composition(self._repository)
         self._control = control
         self._startup = startup
         self._poll_seconds = poll_seconds
@@ -206,17 +209,22 @@ class Core:
         ]
 
     def load(self, model: str, parameters: Mapping[str, Parameter | bytes]) -> None:
-        """Load or reload a model. Raises ControlDisabled, LoadFailed, RequestInvalid, ConfigInvalid."""
+        """Load or reload a model; of an ensemble first the models that are not served.
+
+        Raises ControlDisabled, Stopping, LoadFailed, RequestInvalid, ConfigInvalid.
+        """
         self._require_control()
         override = Override(parameters)
-        self._repository.load(model, None if override.empty else override)
+        self._composition.load(model, None if override.empty else override)
 
     def unload(self, model: str, dependents: bool) -> None:
-        """Let a model end, and with it, for `dependents`, the models of an ensemble. Raises ControlDisabled."""
+        """Let a model end; for `dependents` also the models of an ensemble that are part of no other.
+
+        Raises ControlDisabled, Stopping, RequestInvalid.
+        """
         self._require_control()
-        steps = self._repository.steps(model) if dependents else []
-        for name in (model, *steps):
-            self._repository.unload(name)
+        unload = self._composition.unload if dependents else self._repository.unload
+        unload(model)
 
     def trace_settings(
         self, model: str = "", updates: Mapping[str, list[str] | None] | None = None
@@ -268,9 +276,11 @@ class Core:
         return self._startup
 
     def _load_all(self, names: Sequence[str]) -> list[SeptetError]:
+        ensure = self._composition.ensure if self._control == "explicit" else self._repository.ensure
+
         def load(name: str) -> SeptetError | None:
             try:
-                self._repository.load(name)
+                ensure(name)
             except SeptetError as error:
                 _LOG.error("%s", error)
                 return error
@@ -292,6 +302,8 @@ class Core:
                 _LOG.exception("the repositories could not be looked at")
 
     def _require_control(self) -> None:
+        if self._closing.is_set():
+            raise Stopping("the server is about to end")
         if self._control != "explicit":
             raise ControlDisabled("explicit model load / unload is not allowed: model control is not 'explicit'")
 

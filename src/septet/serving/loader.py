@@ -121,17 +121,35 @@ def _is_version(name: str) -> bool:
 
 
 class Loader:
-    """Loads versions of models onto the cores of this machine; `server` is what Python models may ask."""
+    """Loads versions of models onto the cores of this machine; `server` is what Python models may ask.
+
+    What does not load is tried up to `retries` times more.
+    """
 
     def __init__(
-        self, expiry: Expiry, server: Server, partition: Partition | None = None, *, auto_complete: bool = True
+        self,
+        expiry: Expiry,
+        server: Server,
+        partition: Partition | None = None,
+        *,
+        auto_complete: bool = True,
+        retries: int = 0,
     ) -> None:
         self._expiry, self._server = expiry, server
         self._auto_complete = auto_complete
+        self._retries = retries
         self._partition = partition or Cpu.detect().partition()
 
     def load(self, source: Source, version: int) -> Served:
         """A version, warmed up and not yet started. Raises SeptetError."""
+        for _ in range(self._retries):
+            try:
+                return self._load(source, version)
+            except SeptetError as error:
+                _LOG.warning("'%s', version %d, is tried again: %s", source.name, version, error)
+        return self._load(source, version)
+
+    def _load(self, source: Source, version: int) -> Served:
         began = time.monotonic()
         config, text = source.config()
         folder = inside(source.folder / str(version), source.folder)

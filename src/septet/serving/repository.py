@@ -141,7 +141,7 @@ class Repository:
         with self._counted(), self._lock(name):
             self._require_open()
             try:
-                source = override.source(name, self._folder) if override else Source(name, self._folder(name))
+                source = self.source(name, override)
                 config, _ = source.config()
                 versions = source.versions(config)
                 stamp = "" if override else self._stamp(name)
@@ -154,10 +154,16 @@ class Repository:
             self._stamps[name] = stamp
             self._keep(name, override)
 
-    def steps(self, name: str) -> list[str]:
-        """The models that an ensemble is made of; none for any other."""
-        ensembles = [each.config.ensemble_scheduling for each in self.versions(name)]
-        return sorted({step.model_name for each in ensembles if each is not None for step in each.step})
+    def ensure(self, name: str) -> None:
+        """Load a model unless it is served. Raises LoadFailed, RequestInvalid."""
+        require_name(name)
+        with self._lock(name):
+            if not self.versions(name):
+                self.load(name)
+
+    def source(self, name: str, override: Override | None = None) -> Source:
+        """What `load` loads. Raises ModelUnknown, LoadFailed."""
+        return override.source(name, self._folder) if override else Source(name, self._folder(name))
 
     def unload(self, name: str) -> None:
         """Let a model end: nothing new is taken, what waits is still run. Unknown names are left alone."""

@@ -23,9 +23,9 @@ class Limits:
     """Of one HEADERS and its CONTINUATIONs, and of the fields in them: above that the connection ends."""
     nuisance_burst: int = 1000
     nuisance_rate: float = 33.0
-    """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames, updates
-    of windows that nothing sent calls for): at once, and
-    per second after that, and one more for each stream that came to its end. The figures are nghttp2's, against
+    """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames): at once, and
+    per second after that, and one more for each stream that came to its end. Updates of windows are none: real
+    clients send several for each small message, and each costs next to nothing. The figures are nghttp2's, against
     rapid reset (CVE-2023-44487)."""
 
 

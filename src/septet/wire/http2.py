@@ -380,10 +380,6 @@ class Connection(Outgoing):
     def _take_window_update(self, number: int, payload: bytes, events: list[Event]) -> None:
         require(len(payload) == 4, Code.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes")
         size = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
-        if self._updates:
-            self._updates -= 1
-        else:
-            self._patience.bear("WINDOW_UPDATE")
         if number == 0:
             require(size > 0, Code.PROTOCOL_ERROR, "a window grows by at least one byte")
             self._send_window += size

@@ -18,10 +18,6 @@ JOINED = 16 << 10
 SHARE = 16 << 10
 """Bytes that a stream may send in its turn, at least, while others wait for the same window."""
 
-UPDATES, UPDATED = 2, 1 << 10
-"""How many WINDOW_UPDATEs a stream and a DATA frame are worth, and for how many bytes of data one more. The rest
-only cost; and a frame that is short because the window was is worth none."""
-
 
 class Outgoing:
     """The streams of one end, and what it has to say on them. `client` says which end this is."""
@@ -41,7 +37,6 @@ class Outgoing:
         self._owed = 0
         self._peer_window = frames.DEFAULT_WINDOW
         self._peer_frame = frames.SMALLEST_MAX_FRAME
-        self._updates = 0
         self._moved = clock()
         self._announce()
 
@@ -74,7 +69,6 @@ class Outgoing:
         return number
 
     def _add(self, number: int, *, heard: bool = False) -> Stream:
-        self._updates += UPDATES
         stream = self._streams[number] = Stream(number, self._peer_window, self.limits.stream_window, heard=heard)
         return stream
 
@@ -115,7 +109,6 @@ class Outgoing:
             self.send_trailers(number, tail)
             return
         self._send_window -= size
-        self._updates += UPDATES + size // UPDATED
         del self._streams[number]
         self._patience.left += 1
         opening = frames.headers(number, head, False, self._peer_frame) + frames.header(
@@ -182,6 +175,8 @@ class Outgoing:
                 return
             share = max(SHARE, self._send_window // len(able))
             for stream in able:
+                if self._send_window <= 0:
+                    return  # who sends updates by a byte would have all that wait looked at for each
                 self._pump(stream, share)
 
     def _pump(self, stream: Stream, share: int = frames.LARGEST_WINDOW) -> None:
@@ -209,8 +204,6 @@ class Outgoing:
             self._send_window -= size
             stream.send_window -= size
             share -= size
-            if size >= UPDATED or not waiting:
-                self._updates += UPDATES + size // UPDATED
             self._moved = self._clock()
             if last:
                 stream.ending = False

@@ -39,6 +39,7 @@ HONOURED = {
     "metrics-address": "127.0.0.1",
     "metrics-port": "9002",
     "model-control-mode": "EXPLICIT",
+    "model-load-retry-count": "2",
     "model-load-thread-count": "0",
     "model-repository": ".",
     "model-store": ".",
@@ -128,7 +129,7 @@ def test_what_is_done_as_in_triton(joined: bool) -> None:
     assert core["repositories"] == (Path(),), "given twice, it is one"
     assert (core["name"], core["startup"], core["control"]) == ("mine", ("*",), "explicit")
     assert (core["auto_complete"], core["exit_on_error"], core["strict_readiness"]) == (False, False, False)
-    assert (core["cpu_metrics"], core["load_threads"]) == (False, 1)
+    assert (core["cpu_metrics"], core["load_threads"], core["load_retries"]) == (False, 1, 2)
     assert core["log"].change()["log_verbose_level"] == 1
     assert (settings.http, settings.grpc, settings.metrics) == (None, None, Address("127.0.0.1", 9002))
     assert (settings.exit_seconds, settings.reuse_http, settings.reuse_grpc) == (0, True, True)

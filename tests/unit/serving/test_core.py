@@ -29,6 +29,7 @@ from septet.errors import (
 )
 from septet.request import Request, Response
 from septet.serving import brevity
+from septet.serving.backends import open_engine
 from septet.serving.core import Core
 from septet.serving.loader import Loader, Source
 from septet.serving.served import Served
@@ -413,8 +414,9 @@ def test_what_runs_in_an_instances_stead_survives_reloads(
 
     def load() -> None:
         while not stop.is_set():
-            core.submit_all([(Request("scale", {"x": row(3)}), answers)])
-            sent[0] += 1
+            if sent[0] - len(answers.responses) < 1_000:  # fewer than the queue takes
+                core.submit_all([(Request("scale", {"x": row(3)}), answers)])
+                sent[0] += 1
 
     thread = threading.Thread(target=load)
     thread.start()
@@ -726,3 +728,35 @@ def refusal(call: Callable[[], None]) -> SeptetError:
     with pytest.raises(SeptetError) as caught:
         call()
     return caught.value
+
+
+@pytest.mark.parametrize(("retries", "loaded"), [(0, False), (1, False), (2, True), (3, True)])
+def test_a_load_that_fails_is_tried_again_as_often_as_is_said(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch, retries: int, loaded: bool
+) -> None:
+    tried: list[int] = []
+
+    def fail_twice(*given: object) -> object:
+        tried.append(len(tried))
+        if len(tried) <= 2:
+            raise LoadFailed("not yet")
+        return open_engine(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("septet.serving.loader.open_engine", fail_twice)
+    scale(root, 3)
+    core = open_(exit_on_error=False, load_retries=retries)
+    assert core.index(True) == (
+        [{"name": "scale", "version": "1", "state": "READY", "reason": ""}] if loaded else []
+    )
+    assert len(tried) == min(retries, 2) + 1
+
+
+def test_nothing_is_loaded_or_unloaded_once_the_server_ends(open_: Open, root: Path) -> None:
+    scale(root, 3)
+    core = open_(control="explicit")
+    core.close(0)
+    with pytest.raises(Stopping):
+        core.load("scale", {})
+    with pytest.raises(Stopping):
+        core.unload("scale", False)
+    assert core.index(True) == []

@@ -107,6 +107,100 @@ def test_it_is_ready_while_all_its_models_are(open_: Open) -> None:
     until(lambda: not core.index(True))
 
 
+def served(core: Core) -> set[str]:
+    return {line["name"] for line in core.index(True)}
+
+
+ENDS = {"both": ("IN", "SIX"), "left": ("IN", "OUT0"), "right": ("IN", "OUT0")}
+"""What ensembles take and give."""
+
+
+def nested(root: Path, name: str, *models: str) -> None:
+    """An ensemble that runs `models` beside each other."""
+    steps = [
+        f'step {{ model_name: "{each}" input_map {{ key: "{key}" value: "IN" }}'
+        f' output_map {{ key: "{out}" value: "OUT{index}" }} }}'
+        for index, each in enumerate(models)
+        for key, out in [ENDS.get(each, ("x", "y"))]
+    ]
+    outputs = [f'output {{ name: "OUT{index}" data_type: TYPE_FP32 dims: 4 }}' for index in range(len(models))]
+    head = 'platform: "ensemble" max_batch_size: 4 input { name: "IN" data_type: TYPE_FP32 dims: 4 }'
+    model(root, name, "\n".join([head, *outputs, "ensemble_scheduling {", *steps, "}"]))
+
+
+@pytest.mark.parametrize("startup", [["nest"], ["nest", "one", "both"], []])
+def test_its_models_are_loaded_with_it_in_any_depth(open_: Open, tmp_path: Path, startup: list[str]) -> None:
+    nested(tmp_path, "nest", "both", "one")
+    core = open_(control="explicit", startup=startup)
+    if not startup:
+        core.load("nest", {})
+    assert served(core) == {"nest", "both", "one", "two", "three"}
+    assert np.array_equal(ask(core, "nest", {"IN": row(1)}).outputs["OUT0"], row(6))
+    core.unload("nest", True)
+    assert served(core) == set()
+
+
+def test_models_that_are_served_stay_as_they_are_when_their_ensemble_is_loaded(
+    open_: Open, tmp_path: Path
+) -> None:
+    core = open_(control="explicit", startup=["one", "two"])
+    before = core._find("two", "")
+    onnx_file(tmp_path / "two" / "1" / "model.onnx", 7)
+    core.load("both", {})
+    assert core._find("two", "") is before
+    core.unload("three", False)
+    core.load("both", {})
+    assert core.model_ready("both")
+
+
+def test_models_of_another_ensemble_stay_when_one_is_unloaded(open_: Open, tmp_path: Path) -> None:
+    nested(tmp_path, "other", "one")
+    core = open_(control="explicit", startup=["both", "other"])
+    core.unload("both", False)
+    assert served(core) == {"other", "one", "two", "three"}
+    core.load("both", {})
+    core.unload("both", True)
+    assert served(core) == {"other", "one"}
+
+
+def test_the_configuration_given_with_a_load_says_which_models(open_: Open) -> None:
+    core = open_(control="explicit")
+    config = """{"platform": "ensemble", "max_batch_size": 4,
+        "input": [{"name": "IN", "data_type": "TYPE_FP32", "dims": [4]}],
+        "output": [{"name": "OUT", "data_type": "TYPE_FP32", "dims": [4]}],
+        "ensemble_scheduling": {"step": [
+            {"model_name": "three", "input_map": {"x": "IN"}, "output_map": {"y": "OUT"}}]}}"""
+    core.load("both", {"config": config})
+    assert served(core) == {"both", "three"}
+
+
+def test_an_ensemble_whose_model_does_not_load_does_not_either(open_: Open, tmp_path: Path) -> None:
+    (tmp_path / "three" / "1" / "model.onnx").write_bytes(b"no model")
+    core = open_(control="explicit")
+    with pytest.raises(
+        LoadFailed, match=r"failed to load 'both', which is made of 'three': failed to load 'three'"
+    ):
+        core.load("both", {})
+    assert "both" not in served(core)
+
+
+def test_nothing_is_loaded_where_a_model_is_missing(open_: Open, tmp_path: Path) -> None:
+    (tmp_path / "two").rename(tmp_path / "zwei")
+    core = open_(control="explicit")
+    with pytest.raises(LoadFailed, match="failed to load 'both': no repository has 'two'"):
+        core.load("both", {})
+    assert served(core) == set()
+
+
+def test_ensembles_that_are_made_of_each_other_do_not_load(open_: Open, tmp_path: Path) -> None:
+    nested(tmp_path, "left", "right")
+    nested(tmp_path, "right", "left")
+    core = open_(control="explicit")
+    with pytest.raises(LoadFailed, match=r"'left', which is made of 'right': .* is itself a part of ensemble"):
+        core.load("left", {})
+    assert served(core) == set()
+
+
 def test_an_error_of_one_model_is_the_answer_and_nothing_goes_on(open_: Open, tmp_path: Path) -> None:
     source = """
 import triton_python_backend_utils as pb_utils

@@ -16,7 +16,18 @@ import pytest
 from septet.serving.process.caller import Caller
 from septet.serving.process.channel import Channel, ChannelClosed
 from septet.serving.process.completion import ModelConfig
-from septet.serving.process.messages import Call, FromCaller, NewMetric, ReadMetric, ToCaller, Told, Update
+from septet.serving.process.control import load_model, unload_model
+from septet.serving.process.messages import (
+    Call,
+    FromCaller,
+    Load,
+    NewMetric,
+    ReadMetric,
+    ToCaller,
+    Told,
+    Unload,
+    Update,
+)
 from septet.serving.process.metrics import MetricFamily
 from septet.serving.process.requests import InferenceRequest, InferenceResponseSender
 from septet.serving.process.tensors import (
@@ -146,6 +157,8 @@ def test_what_a_model_cannot_have_is_told() -> None:
 class Asked:
     """A server that answers nothing but what is said here."""
 
+    loading = "m"
+
     def __init__(self, error: str = "") -> None:
         ours, theirs = socket.socketpair()
         self.caller = Caller(ours)
@@ -157,7 +170,7 @@ class Asked:
         with suppress(ChannelClosed):
             while True:
                 self.sent.append(asked := self.server.receive())
-                if isinstance(asked, NewMetric | ReadMetric):
+                if isinstance(asked, NewMetric | ReadMetric | Load | Unload):
                     self.server.send(Told(asked.call, 3.0, error))
 
 
@@ -169,6 +182,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Asked]]:
         hosts.append(host := Asked(error))
         monkeypatch.setattr("septet.serving.process.requests.HOST", [host])
         monkeypatch.setattr("septet.serving.process.metrics.HOST", [host])
+        monkeypatch.setattr("septet.serving.process.control.HOST", [host])
         return host
 
     yield become
@@ -262,3 +276,47 @@ def test_a_metric_that_the_server_does_not_take_is_told(host: Callable[..., Aske
 def test_a_configuration_is_searched_by_name() -> None:
     assert get_input_config_by_name({"input": [X]}, "x") == X
     assert get_input_config_by_name({"input": [X]}, "y") is None
+
+
+def test_models_are_loaded_and_unloaded_by_the_server(host: Callable[..., Asked]) -> None:
+    asked = host()
+    load_model("a")
+    load_model("b", "{}", {"file:1/model.bin": b"\xff"})
+    load_model(model_name="c", files=None, config="{}")
+    unload_model("a")
+    unload_model("b", unload_dependents=True)
+    loads = [(each.model, each.config, each.files) for each in asked.sent if isinstance(each, Load)]
+    assert loads == [("a", "", {}), ("b", "{}", {"file:1/model.bin": b"\xff"}), ("c", "{}", {})]
+    unloads = [(each.model, each.dependents) for each in asked.sent if isinstance(each, Unload)]
+    assert unloads == [("a", False), ("b", True)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "words"),
+    [
+        (lambda: load_model(3), TypeError, "model_name must be text, not int"),  # type: ignore[arg-type]
+        (lambda: load_model("a", {}), TypeError, "config must be text, not dict"),  # type: ignore[arg-type]
+        (lambda: load_model("a", files=[1]), TritonModelException, "files should be a dictionary"),  # type: ignore[arg-type]
+        (lambda: load_model("a", files={"f": "x"}), TypeError, "'f' must be bytes"),  # type: ignore[dict-item]
+        (lambda: load_model("a", files={1: b""}), TypeError, "must be text"),  # type: ignore[dict-item]
+        (lambda: load_model("\ud800"), TritonModelException, "Failed to load model: .*surrogates"),
+        (lambda: load_model("m"), TritonModelException, "Failed to load model: 'm' is being loaded"),
+        (lambda: unload_model("m"), TritonModelException, "Failed to unload model: 'm' is being loaded"),
+        (lambda: unload_model(None), TypeError, "model_name must be text"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_loaded_is_told_and_not_sent(
+    host: Callable[..., Asked], wrong: Callable[[], object], kind: type[Exception], words: str
+) -> None:
+    asked = host()
+    with pytest.raises(kind, match=words):
+        wrong()
+    assert asked.sent == []
+
+
+def test_why_a_model_is_not_loaded_is_told(host: Callable[..., Asked]) -> None:
+    host("there is none")
+    with pytest.raises(TritonModelException, match="Failed to load model: there is none"):
+        load_model("a")
+    with pytest.raises(TritonModelException, match="Failed to unload model: there is none"):
+        unload_model("a")

@@ -513,6 +513,56 @@ def test_a_model_asks_another_and_knows_who_is_ready(open_: Open, root: Path) ->
     assert "'nobody' is not found" in str(ask(core, "asker", {"x": row(0)}).error)
 
 
+def test_a_model_has_others_loaded_and_unloaded(open_: Open, root: Path) -> None:
+    onnx_file(root / "scale" / "1" / "model.onnx", 3)
+    body = """pb_utils.load_model("scale", config='{"max_batch_size": 2}')
+        assert pb_utils.is_model_ready("scale")
+        file = open(pb_utils.get_model_dir() + "/../../scale/1/model.onnx", "rb").read()
+        pb_utils.load_model("new", '{"backend": "onnxruntime"}', {"file:1/model.onnx": file})
+        assert pb_utils.is_model_ready(model_name="new", model_version="1")
+        pb_utils.unload_model("new", unload_dependents=True)
+        assert not pb_utils.is_model_ready("new")
+        try:
+            pb_utils.load_model("nobody")
+        except pb_utils.TritonModelException as error:
+            assert str(error).startswith("Failed to load model: failed to load 'nobody'"), error
+            y = 2 * x"""
+    python(root, "asker", code(body))
+    core = open_(control="explicit", startup=["asker"])
+    answer = ask(core, "asker", {"x": row(1)})
+    assert answer.error is None
+    assert answer.outputs["y"][0, 0] == 2
+    assert core.model_config("scale").max_batch_size == 2
+
+
+def test_a_model_may_load_others_while_it_is_loaded_but_not_itself(open_: Open, root: Path) -> None:
+    onnx_file(root / "scale" / "1" / "model.onnx", 3)
+    initialize = """pb_utils.load_model("scale")
+        pb_utils.load_model("m")"""
+    python(root, "m", code("y = x").replace("self.args = args", initialize))
+    core = open_(control="explicit")
+    with pytest.raises(LoadFailed, match="TritonModelException: Failed to load model: 'm' is being loaded"):
+        core.load("m", {})
+    assert core.model_ready("scale")
+
+
+def test_a_model_that_is_served_may_load_and_unload_itself(open_: Open, root: Path) -> None:
+    python(
+        root, "m", code("[pb_utils.unload_model, pb_utils.load_model][int(x[0, 0])]('m'); y = 0 * x + os.getpid()")
+    )
+    core = open_(control="explicit", startup=["m"])
+    pids = [ask(core, "m", {"x": row(value)}).outputs["y"][0, 0] for value in (1, 1, 0)]
+    assert len(set(pids)) == 3
+    until(lambda: core.index(False)[0]["reason"] == "unloaded")
+
+
+def test_a_model_loads_nothing_where_models_are_not_loaded_by_request(open_: Open, root: Path) -> None:
+    python(root, "m", code("pb_utils.load_model('m'); y = x"))
+    assert "Failed to load model: explicit model load / unload is not allowed" in str(
+        ask(open_(), "m", {"x": row(1)}).error
+    )
+
+
 def test_metrics_of_all_instances_of_a_model_are_one_on_the_servers_page(open_: Open, root: Path) -> None:
     source = code("self.seen.increment(int(x[0, 0])); y = x * 0 + self.seen.value()").replace(
         "self.args = args",

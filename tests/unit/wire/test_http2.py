@@ -293,23 +293,12 @@ def test_many_updates_of_windows_cost_one_walk_over_the_streams(monkeypatch: pyt
     assert walks == [server]
 
 
-@pytest.mark.parametrize("on", [0, 1])
-def test_updates_of_windows_that_nothing_calls_for_are_borne_for_a_while(on: int) -> None:
-    server = opened()
-    server.receive(headers(1, flags=5))
-    server.respond(1, HEAD, [bytes(1 << 20)], TAIL)  # of which one byte goes out for each update
-    assert not any(
-        isinstance(event, ConnectionEnded) for event in server.receive(frames.window_update(on, 1) * 900)
-    )
-    assert ends_with(server.receive(frames.window_update(on, 1) * 300), Code.ENHANCE_YOUR_CALM)
-
-
-def test_whoever_gives_back_what_it_was_sent_goes_on() -> None:
+def test_whoever_gives_back_what_it_was_sent_goes_on_in_however_many_updates() -> None:
     server = opened()
     server.receive(headers(1))
-    for _ in range(5_000):
+    for _ in range(2_000):
         server.send_data(1, [b"a token"])
-        server.receive(frames.window_update(0, 7) + frames.window_update(1, 7))
+        server.receive((frames.window_update(0, 1) + frames.window_update(1, 1)) * 7)
     server.send_data(1, [bytes(10 << 20)])
     for _ in range(10 << 10):
         server.receive(frames.window_update(0, 1 << 10) + frames.window_update(1, 1 << 10))

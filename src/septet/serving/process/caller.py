@@ -20,12 +20,14 @@ from septet.serving.process.messages import (
     Called,
     FromCaller,
     Given,
+    Load,
     NewMetric,
     Question,
     ReadMetric,
     Reply,
     ToCaller,
     Told,
+    Unload,
 )
 
 Make: TypeAlias = Callable[[int], FromCaller]
@@ -63,10 +65,15 @@ class Caller:
 
     def define(self, metric: NewMetric) -> str:
         """Have the server show a metric; why it does not, or empty. Raises ChannelClosed."""
-        answer = self._answer(lambda number: msgspec.structs.replace(metric, call=number))
-        if not isinstance(answer, Told):
-            raise ChannelClosed("the server is gone")
-        return answer.error
+        return self._error(lambda number: msgspec.structs.replace(metric, call=number))
+
+    def load(self, model: str, config: str, files: dict[str, bytes]) -> str:
+        """Have the server load a model; once it has, empty, or why it has not. Raises ChannelClosed."""
+        return self._error(lambda number: Load(number, model, config, files))
+
+    def unload(self, model: str, dependents: bool) -> str:
+        """Have the server unload a model; empty, or why it does not. Raises ChannelClosed."""
+        return self._error(lambda number: Unload(number, model, dependents))
 
     def metric(self, metric: int) -> float:
         """The value of a metric that the server shows."""
@@ -88,6 +95,12 @@ class Caller:
     def close(self) -> None:
         """Hang up: whoever waits for an answer is told."""
         self._channel.close()
+
+    def _error(self, make: Make) -> str:
+        answer = self._answer(make)
+        if not isinstance(answer, Told):
+            raise ChannelClosed("the server is gone")
+        return answer.error
 
     def _question(self, make: Make) -> bool:
         answer = self._answer(make)

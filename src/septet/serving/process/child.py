@@ -61,6 +61,7 @@ class Child:
         self, channel: Channel[FromProcess, ToProcess], caller: Caller, inputs: Arena, outputs: Arena
     ) -> None:
         self.caller = caller
+        self.loading = ""
         self._channel = channel
         self._inputs, self._outputs = inputs, outputs
         self._model: Any = None
@@ -81,6 +82,7 @@ class Child:
         """Whether the model can be asked now."""
         pb_utils.MODEL_DIR.append(setup.folder)
         config = json.loads(setup.config)
+        self.loading = setup.name
         try:
             kind = _import(Path(setup.file)).TritonPythonModel
             if setup.complete:
@@ -95,6 +97,7 @@ class Child:
         except BaseException as error:
             self._channel.send(Failed(_told(error)))
             return False
+        self.loading = ""
         self._channel.send(Ready())
         return True
 

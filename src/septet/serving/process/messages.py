@@ -179,11 +179,28 @@ class ReadMetric(msgspec.Struct, tag=True):
 
 
 class Told(msgspec.Struct, tag=True):
-    """The answer to `NewMetric`, where an `error` says why not, and to `ReadMetric`."""
+    """The answer to `NewMetric`, `Load` and `Unload`, where an `error` says why not, and to `ReadMetric`."""
 
     call: int
     value: float = 0.0
     error: str = ""
+
+
+class Load(msgspec.Struct, tag=True):
+    """A model has the server load one; `config` is JSON where there is one, `files` are by ``file:PATH``."""
+
+    call: int
+    model: str
+    config: str
+    files: dict[str, bytes]
+
+
+class Unload(msgspec.Struct, tag=True):
+    """A model has the server unload one, for `dependents` with those that it is made of."""
+
+    call: int
+    model: str
+    dependents: bool
 
 
 class Reply(msgspec.Struct, tag=True):
@@ -200,7 +217,7 @@ class Finish(msgspec.Struct, tag=True):
 ToProcess: TypeAlias = Setup | Execute | Finish
 FromProcess: TypeAlias = Ready | Failed | Done | Sent
 ToCaller: TypeAlias = Called | Reply | Told
-FromCaller: TypeAlias = Call | Question | NewMetric | Update | ReadMetric
+FromCaller: TypeAlias = Call | Question | NewMetric | Update | ReadMetric | Load | Unload
 
 
 def pack(name: str, array: Array, arena: Arena | None) -> Packed:

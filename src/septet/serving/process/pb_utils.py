@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from septet.serving.process.completion import ModelConfig
+from septet.serving.process.control import load_model, unload_model
 from septet.serving.process.metrics import Metric, MetricFamily
 from septet.serving.process.requests import (
     HOST,
@@ -62,9 +63,11 @@ __all__ = [
     "get_output_config_by_name",
     "get_output_tensor_by_name",
     "is_model_ready",
+    "load_model",
     "numpy_to_triton_type",
     "serialize_byte_tensor",
     "triton_string_to_numpy",
+    "unload_model",
     "using_decoupled_model_transaction_policy",
 ]
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from septet.errors import ModelUnknown, RequestInvalid, SeptetError
+from septet.errors import ControlDisabled, ModelUnknown, RequestInvalid, SeptetError
 from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request, Response, Wanted
 from septet.serving.process.messages import (
@@ -17,11 +18,13 @@ from septet.serving.process.messages import (
     Called,
     FromCaller,
     Given,
+    Load,
     NewMetric,
     Question,
     ReadMetric,
     Reply,
     Told,
+    Unload,
     Update,
     pack,
     unpack,
@@ -43,12 +46,19 @@ class Found(Protocol):
         ...
 
 
+def _uncontrolled(model: str, choice: object) -> None:
+    raise ControlDisabled(f"'{model}' cannot be loaded or unloaded from here")
+
+
 @dataclass(frozen=True)
 class Server:
-    """The server's ways in: `submit` takes a request; `find` knows a version of a model, or raises SeptetError."""
+    """The server's ways in: `submit` takes a request; `find` knows a version of a model, or raises SeptetError;
+    `load`, with its parameters, and `unload`, perhaps with what a model is made of, raise SeptetError."""
 
     submit: Callable[[Request, Answer], None]
     find: Callable[[str, str], Found]
+    load: Callable[[str, Mapping[str, str | bytes]], None] = _uncontrolled
+    unload: Callable[[str, bool], None] = _uncontrolled
     registry: Registry = field(default_factory=Registry)
     """The metrics that models define."""
 
@@ -66,6 +76,9 @@ class Server:
         elif isinstance(asked, Question):
             yes = self.is_ready(asked.model, asked.version) if asked.model else cancelled(asked.number)
             process.answers.send(Reply(asked.call, yes))
+        elif isinstance(asked, Load | Unload):
+            name = f"septet-control-{asked.model}"  # a thread: meanwhile the process may be asked, and ask, more
+            threading.Thread(target=self._control, args=(asked, process), name=name, daemon=True).start()
         elif isinstance(asked, Update):
             share.update(asked.metric, asked.value, add=asked.add)
         elif isinstance(asked, ReadMetric):
@@ -83,6 +96,21 @@ class Server:
             answer(Response(call.request.model, error=error))
         else:
             self.submit(request, answer)
+
+    def _control(self, asked: Load | Unload, process: Process) -> None:
+        error = ""
+        try:
+            if isinstance(asked, Load):
+                config = {"config": asked.config} if asked.config else {}
+                self.load(asked.model, {**asked.files, **config})
+            else:
+                self.unload(asked.model, asked.dependents)
+        except SeptetError as raised:
+            error = str(raised)
+        except Exception:
+            _LOG.exception("a model had '%s' loaded or unloaded", asked.model)
+            error = "internal error"
+        process.answers.send(Told(asked.call, error=error))
 
 
 def _refuse(request: Request, answer: Answer) -> None:

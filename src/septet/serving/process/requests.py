@@ -34,6 +34,8 @@ class Host(Protocol):
     """The process that a model runs in."""
 
     caller: Caller
+    loading: str
+    """The model of this process, until it is initialised; then empty."""
 
 
 HOST: list[Host] = []
