@@ -128,11 +128,12 @@ def compare(score: Score, reference: Score, target: float, looks: int = 1) -> Co
     if total <= 0:
         return Comparison(0.0, 0.0, 0.0, "undecided", "the reference itself scores nothing")
     seen = float(x.sum()) / total
+    more = _more(x, y, target, _z(looks), 0.0 if score.graded else 2.0)
     if not score.graded:
         x, y = np.append(x, (0.0, 1.0)), np.append(y, (1.0, 0.0))
     low, high = _interval(x, y, _z(looks))
     low, high = min(low, seen), max(high, seen)
-    return Comparison(seen, low, high, *_verdict(low, high, seen, target, score.samples))
+    return Comparison(seen, low, high, *_verdict(low, high, target, more))
 
 
 def _z(looks: int) -> float:
@@ -146,20 +147,24 @@ def _interval(x: Array, y: Array, z: float = Z) -> tuple[float, float]:
     return ratio - half, ratio + half
 
 
-def _verdict(low: float, high: float, ratio: float, target: float, count: int) -> tuple[Verdict, str]:
+def _verdict(low: float, high: float, target: float, more: int) -> tuple[Verdict, str]:
     if low >= target:
         return "met", f"the whole interval is at or above {100 * target:g} % of FP32"
     if high < target:
         return "missed", f"the whole interval is below {100 * target:g} % of FP32"
-    return "undecided", f"needs about {_more(low, high, ratio, target, count):,} more samples to tell"
+    return "undecided", f"needs about {more:,} more samples to tell"
 
 
-def _more(low: float, high: float, ratio: float, target: float, count: int) -> int:
-    """How many samples more would shrink the interval to the distance between `ratio` and `target`.
+def _more(x: Array, y: Array, target: float, z: float, added: float) -> int:
+    """How many samples more would shrink the interval to the distance between the ratio and `target`, if what was
+    seen goes on: `added` squares come from pairs that are added once, all others grow with the samples.
 
-    An interval's width falls with the root of the count. Where the ratio lies on the target itself, the
-    distance is taken to be a tenth of what may be lost.
+    Where the ratio lies on the target itself, the distance is taken to be a tenth of what may be lost.
     """
+    count, total = len(x), float(y.sum())
+    ratio = float(x.sum()) / total
     distance = max(abs(ratio - target), 0.1 * (1 - target))
-    half = max(ratio - low, high - ratio)
-    return max(1, math.ceil(count * ((half / distance) ** 2 - 1)))
+    each = float(((x - ratio * y) ** 2).sum()) / count
+    steep = (distance * total / count / z) ** 2  # steep · n² = each · n + added
+    needed = (each + math.sqrt(each**2 + 4 * steep * added)) / (2 * steep)
+    return max(1, math.ceil(needed) - count)

@@ -92,6 +92,14 @@ def test_about_as_many_samples_as_it_says_are_enough() -> None:
     assert compare(score(x[: 400 + 3 * more]), score(y[: 400 + 3 * more]), 0.99).verdict != "undecided"
 
 
+def test_where_no_sample_differs_as_many_are_enough_as_it_says() -> None:
+    found = compare(score(np.ones(20)), score(np.ones(20)), 0.999)
+    more = int(found.why.split("about ")[1].split(" more")[0].replace(",", ""))
+    alike = np.ones(20 + more + 2)  # the two that are added count, too
+    assert compare(score(alike), score(alike), 0.999).verdict == "met"
+    assert more < 3_000
+
+
 def test_scores_of_other_samples_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="3 samples cannot be paired with 4"):
         compare(score(np.ones(3)), score(np.ones(4)), 0.99)

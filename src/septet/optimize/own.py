@@ -40,6 +40,7 @@ TRIED = 8
 """Of so many samples it is tried whether they can share a call."""
 
 AGREEMENT_NOTE = "judged by agreement of outputs with FP32, which is not accuracy: give --score for that"
+CLASSIFIER_NOTE = "{}, float [N, classes], is taken for a classifier's scores: its largest entry is compared"
 
 
 class OwnModel(Subject):
@@ -49,6 +50,10 @@ class OwnModel(Subject):
     """
 
     def __init__(self, path: Path, data: Given, score: OwnScore | str | None = None) -> None:
+        if path.suffix != ".onnx":
+            raise UsageError(f"{path}: an ONNX file's name ends in .onnx")
+        if not (score is None or isinstance(score, str) or callable(score)):
+            raise UsageError(f"a score is a function, or its name, not {type(score).__name__}")
         file = read_onnx(path)
         if file.quantised:
             raise ModelInvalid(f"{path}: is quantised already; give the FP32 model")
@@ -61,8 +66,9 @@ class OwnModel(Subject):
             raise DataError(f"{self._samples.words}: too few: calibration, search and final set need {LEAST}")
         self._score: OwnScore | None = function_named(score) if isinstance(score, str) else score
         self.judged = "accuracy" if self._score else "agreement"
-        self.notes = () if self._score else (AGREEMENT_NOTE,)
         self._classes = classes_of(file.outputs)
+        classified = (CLASSIFIER_NOTE.format(self._classes),) if self._classes else ()
+        self.notes = () if self._score else (AGREEMENT_NOTE, *classified)
         self._parts = _parted(len(self._samples))
         self.data = f"{self._samples.words}: " + ", ".join(f"{len(self._parts[part]):,} {part}" for part in PARTS)
         self.identity = self._samples.digest() + (text_of(self._score) if self._score else "")
@@ -97,7 +103,7 @@ class OwnModel(Subject):
             with load("onnx", self.model, EngineConfig(), Cpu.detect().partition()) as engine:
                 more = list(self._answers(engine, self._parts[part][len(known) : count], BATCH))
             for index, answer in zip(self._parts[part][len(known) :], more, strict=False):
-                _require_numbers(answer, f"{self.model}: FP32 on sample {index} of {self._samples.words}")
+                _require_numbers(answer, f"{self.model}: FP32 on {self._samples.where(index)}")
             known += more
         return known[:count]
 
@@ -127,16 +133,17 @@ class OwnModel(Subject):
         found: dict[str, Array] = {}
         for spec in self._inputs:
             if spec.name not in sample:
-                raise DataError(f"{self._samples.words}: sample {index} has no {spec.name}")
+                raise DataError(f"{self._samples.where(index)}: has no {spec.name}")
             array = sample[spec.name]
             if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
-                raise DataError(f"{self._samples.words}: {spec.name} is {array.dtype}, the network takes {spec}")
+                have = f"{spec.name} is {array.dtype}"
+                raise DataError(f"{self._samples.where(index)}: {have}, the network takes {spec}")
             found[spec.name] = np.ascontiguousarray(array, spec.dtype).reshape(array.shape)
             wanted = spec.shape[1:] if self._alone else spec.shape
             fits = TensorSpec(spec.name, spec.dtype, wanted)
             if not fits.admits(found[spec.name]):
-                have = f"{spec.name} of sample {index} is {list(array.shape)}"
-                raise DataError(f"{self._samples.words}: {have}, the network takes {fits}")
+                have = f"{spec.name} is {list(array.shape)}"
+                raise DataError(f"{self._samples.where(index)}: {have}, the network takes {fits}")
         return found
 
     def _alike(self) -> bool:

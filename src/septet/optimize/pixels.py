@@ -8,6 +8,7 @@ zeros would no longer mean «mean», so that the mean is subtracted before it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ class Normalisation:
             )
         except ValueError as error:
             raise UsageError(f"{text}: not mean,mean,mean/deviation,deviation,deviation: {error}") from error
-        if len(parts) > 2 or {len(mean), len(deviation)} != {CHANNELS} or min(deviation) <= 0:
+        sane = all(map(math.isfinite, (*mean, *deviation))) and min(deviation) > 0
+        if len(parts) > 2 or {len(mean), len(deviation)} != {CHANNELS} or not sane:
             raise UsageError(f"{text}: not three means and, after a slash, three deviations above 0")
         return cls(mean, deviation)
 

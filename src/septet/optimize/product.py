@@ -20,6 +20,7 @@ from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
 from septet.errors import ResultsNotWritten, ResultsUnreadable
+from septet.model_config.name import require_name
 from septet.optimize import graph
 from septet.optimize.batching import Batching, batching_of
 from septet.optimize.candidate import REFERENCE, Candidate
@@ -90,7 +91,8 @@ def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path, *, joins: b
 
 def require_place(repository: Path, name: str) -> Path:
     """Where the entry called `name` goes. Raises ResultsNotWritten where it plainly cannot: better before a search
-    than after it."""
+    than after it. Raises RequestInvalid too, where no model can be called so."""
+    require_name(name)
     entry = repository / name
     try:
         repository.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,8 @@ def rank(
         with load("onnx", file, EngineConfig("int8"), Cpu.detect().partition()) as engine:
             harms.append(_harm([engine.infer(feed) for feed in some], want))
         tell(len(harms) / len(found))
-    order = np.argsort(-np.array(harms), kind="stable")
+    worst_first = -np.nan_to_num(np.array(harms), nan=np.inf)  # what is no number any more could not be worse
+    order = np.argsort(worst_first, kind="stable")
     return [found[place] for place in order]
 
 

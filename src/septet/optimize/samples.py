@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,6 +18,10 @@ from septet.tensor import Array, Tensors, TensorSpec
 
 Given = str | Path | Iterable[Tensors] | Callable[[], Iterable[Tensors]]
 """``samples.npz``, a folder, ``module:function``, or in Python the samples themselves."""
+
+
+_UNREADABLE = (OSError, ValueError, EOFError, BadZipFile, zlib.error)
+"""What numpy raises for files that are cut off, damaged, or something else."""
 
 
 class Samples(ABC):
@@ -29,6 +35,10 @@ class Samples(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Tensors:
         """Sample `index`. Raises DataError, naming the file."""
+
+    def where(self, index: int) -> str:
+        """How to find sample `index`."""
+        return f"{self.words}: sample {index}"
 
     @abstractmethod
     def digest(self) -> str:
@@ -83,6 +93,9 @@ class FolderSamples(Samples):
         if missing:
             raise DataError(f"{path}: has no array {', '.join(missing)}")
         return {name: arrays[name] for name in self._names}
+
+    def where(self, index: int) -> str:
+        return str(self._files[index])
 
     def digest(self) -> str:
         """Of names, sizes and times: the files may be many, and large."""
@@ -149,19 +162,21 @@ def _digest(arrays: Tensors) -> str:
 
 def _read(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as found:
-            if isinstance(found, np.ndarray):
-                raise DataError(f"{path}: one array without a name, not an .npz file")
-            return dict(found)
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, TypeError, AttributeError) as error:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if not isinstance(found, np.ndarray):
+                return dict(found)
+    except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+    raise DataError(f"{path}: one array without a name, not an .npz file")
 
 
 def _read_one(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+    except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    return array
+    if not isinstance(found, np.ndarray):
+        raise DataError(f"{path}: several arrays with names, not an .npy file")
+    return found

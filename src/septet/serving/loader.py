@@ -16,6 +16,7 @@ from septet.errors import ConfigInvalid, LoadFailed, RequestInvalid, SeptetError
 from septet.model_config.config import Ensembling, Latest, ModelConfig, Step, VersionPolicy
 from septet.model_config.ensemble import misfits
 from septet.model_config.fault import Fault
+from septet.model_config.name import require_name
 from septet.model_config.platform import backend_of
 from septet.model_config.rules import faults, located, notes, require
 from septet.model_config.text import read
@@ -31,7 +32,7 @@ from septet.serving.process.questions import Server
 from septet.serving.process.setup import ENGINE_FILE, completed, isolated, limits_of, setup_of
 from septet.serving.served import Served
 from septet.serving.signature import Signature
-from septet.serving.storage import inside, relative, require_name
+from septet.serving.storage import inside, relative
 from septet.serving.warmup import warm_up
 
 _LOG = logging.getLogger("septet.serving")

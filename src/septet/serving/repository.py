@@ -22,12 +22,13 @@ from septet.errors import (
     Stopping,
     VersionUnknown,
 )
+from septet.model_config.name import require_name
 from septet.serving.life import TRANSITIONS, Event, State
 from septet.serving.loader import Loader, Source
 from septet.serving.memory import give_back
 from septet.serving.override import Override
 from septet.serving.served import Served
-from septet.serving.storage import Storage, require_name
+from septet.serving.storage import Storage
 
 _LOG = logging.getLogger("septet.serving")
 _NUMBER = re.compile("[0-9]{1,18}")

@@ -3,19 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 
 from septet.errors import ModelUnknown, RequestInvalid, UsageError
-
-_NAME = re.compile(r"[^/\\\x00-\x1f\x7f%]{1,255}")
-
-
-def require_name(name: str) -> None:
-    """Raise RequestInvalid unless `name` can be a model's: one folder's name that leads nowhere else."""
-    if not _NAME.fullmatch(name) or name in (".", "..") or name != name.strip():
-        raise RequestInvalid("a model's name is 1 to 255 characters without /, \\, % and control characters")
+from septet.model_config.name import require_name
 
 
 class Storage(ABC):

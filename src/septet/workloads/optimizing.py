@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -45,15 +46,15 @@ class Optimized:
 def optimize(
     what: str | Path,
     *,
-    keep: float = 99.0,
+    keep: float | str = 99.0,
     size: Size = "mini",
     weights: str = "auto",
     data: Given | None = None,
     score: OwnScore | str | None = None,
     pixels: str | None = None,
     minutes: float | None = None,
-    output: Path | None = None,
-    repository: Path = REPOSITORY,
+    output: str | Path | None = None,
+    repository: str | Path = REPOSITORY,
     tell: Tell = lambda words, done: None,
 ) -> Optimized:
     """Find the fastest form of `what`, a network's name or the path of an ONNX file, that keeps `keep` % of FP32.
@@ -67,8 +68,10 @@ def optimize(
     `minutes` bounds the search. What was finished lies in the folder `output`, and is taken from there when the
     same is asked again. Raises UsageError, ModelError, DataError, SearchElsewhere.
     """
-    if f"{keep:g}" not in KEEP:
-        raise UsageError(f"keep can be {' or '.join(KEEP)} % of FP32, not {keep:g}")
+    ratio = _ratio(keep)
+    if size not in get_args(Size):
+        raise UsageError(f"size can be {' or '.join(get_args(Size))}, not {size}")
+    repository, output = Path(repository), None if output is None else Path(output)
     if minutes is not None and not minutes > 0:
         raise UsageError(f"minutes must be more than 0, not {minutes:g}")
     if pixels is not None:
@@ -76,11 +79,18 @@ def optimize(
     subject = _subject(what, size, weights, data, score)
     require_place(repository, subject.name)
     folder = output or SEARCHES / subject.name
-    with SearchFolder(folder, subject, KEEP[f"{keep:g}"]) as kept:
-        search = Search(subject, KEEP[f"{keep:g}"], kept, minutes=minutes, tell=tell)
+    with SearchFolder(folder, subject, ratio) as kept:
+        search = Search(subject, ratio, kept, minutes=minutes, tell=tell)
         ledger = search.run()
         entry = put(ledger, search.file, search.feed(), repository, joins=subject.joins)
     return Optimized(ledger, folder, entry)
+
+
+def _ratio(keep: float | str) -> float:
+    for name, ratio in KEEP.items():
+        if str(keep) == name or keep == float(name):
+            return ratio
+    raise UsageError(f"keep can be {' or '.join(KEEP)} % of FP32, not {keep}")
 
 
 def _of_pixels(path: Path, pixels: str, data: Given | None, folder: Path) -> Path:

@@ -43,6 +43,7 @@ def test_without_a_score_it_is_agreement_and_says_so(model: Path) -> None:
     subject = OwnModel(model, vectors(40))
     assert subject.judged == "agreement"
     assert "not accuracy" in subject.notes[0]
+    assert "scores, float [N, classes], is taken for a classifier's" in subject.notes[1]
     score = subject.exam("search", fp32, 10)
     assert (score.metric, score.value) == ("top-1 agreement", 100)
 
@@ -269,7 +270,7 @@ def test_an_output_without_a_row_for_each_sample_comes_whole(tmp_path: Path) -> 
 def test_a_network_that_answers_nan_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Log", ["x"], ["y"], name="l")]
     path = save(tmp_path / "nan.onnx", nodes, {"x": ["N", WIDTH]}, {"y": ["N", WIDTH]}, {})
-    with pytest.raises(DataError, match=r"FP32 on sample .* y is NaN"):
+    with pytest.raises(DataError, match=r"FP32 on .*sample \d+: y is NaN"):
         septet.optimize(path, data=vectors(40), output=tmp_path / "s", repository=tmp_path / "m")
 
 
@@ -321,3 +322,59 @@ def test_files_that_changed_are_other_samples(model: Path, tmp_path: Path, kind:
 
     before = OwnModel(model, written(vectors(20))).identity
     assert OwnModel(model, written(vectors(21)[1:])).identity != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("a.npz", b"PK\x03\x04 cut off", "cannot be read"), ("a.npz", b"nothing", "cannot be read"),
+     ("a.npz", "npy", "one array without a name"), ("f/a.npy", "npz", "several arrays"),
+     ("f/a.npy", b"", "cannot be read"), ("f/a.npz", "damaged", "cannot be read"),
+     ("f/a.npy", "short", r"a\.npy: x is")],
+)  # fmt: skip
+def test_files_that_are_damaged_or_something_else_are_told_by_name(
+    model: Path, tmp_path: Path, name: str, content: bytes | str, words: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    kinds = {"npy": np.zeros((20, WIDTH), np.float32), "short": np.zeros(3, np.float32)}
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content in kinds:
+        with path.open("wb") as file:
+            np.save(file, kinds[content])
+    else:
+        with path.open("wb") as file:
+            np.savez_compressed(file, x=vectors(1)[0]["x"])
+        if content == "damaged":
+            path.write_bytes(path.read_bytes().replace(path.read_bytes()[60:80], bytes(20)))
+    for place in range(20) if path.parent.name == "f" else ():
+        np.savez(path.parent / f"b{place}.npz", x=vectors(1)[0]["x"])
+    with pytest.raises(DataError, match=words):
+        OwnModel(model, path.parent if path.parent.name == "f" else path)._sample(0)
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "words"),
+    [({"keep": "95"}, UsageError, "keep can be 99 or 99.9"), ({"size": "huge"}, UsageError, "size can be"),
+     ({"score": 3}, UsageError, "a score is a function"), ({"keep": None}, UsageError, "keep can be")],
+)  # fmt: skip
+def test_terms_that_cannot_be_are_told(
+    model: Path, terms: dict[str, object], error: type[SeptetError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        septet.optimize(model, data=vectors(20), **terms)  # type: ignore[arg-type]
+
+
+def test_names_that_cannot_be_served_are_told_before_the_search(model: Path, tmp_path: Path) -> None:
+    odd = model.rename(tmp_path / "half%.onnx")
+    with pytest.raises(SeptetError, match="a model's name"):
+        septet.optimize(odd, data=vectors(20), output=tmp_path / "s", repository=tmp_path / "m")
+    upper = odd.rename(tmp_path / "A.ONNX")
+    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+        septet.optimize(upper, data=vectors(20), output=tmp_path / "s", repository=tmp_path / "m")
+
+
+def test_paths_and_percents_may_be_texts(model: Path, tmp_path: Path) -> None:
+    found = septet.optimize(str(model), data=vectors(20), keep="99", minutes=1e-9,
+                            output=str(tmp_path / "s"), repository=str(tmp_path / "m"))  # fmt: skip
+    assert found.entry == tmp_path / "m" / "mine"

@@ -57,7 +57,9 @@ def test_a_network_that_takes_no_image_is_told(tmp_path: Path) -> None:
         take_pixels(perceptron(tmp_path / "a.onnx"), tmp_path / "b.onnx", IMAGENET, images(1))
 
 
-@pytest.mark.parametrize("text", ["1,2", "1,2,3/0,1,1", "a,b,c", "1,2,3/1,1,1/1,1,1"])
+@pytest.mark.parametrize(
+    "text", ["1,2", "1,2,3/0,1,1", "a,b,c", "1,2,3/1,1,1/1,1,1", "1,2,3/inf,inf,inf", "nan,2,3"]
+)
 def test_what_is_no_normalisation_is_told(text: str) -> None:
     with pytest.raises(UsageError):
         Normalisation.read(text)

@@ -6,7 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from septet.errors import ModelUnknown, RequestInvalid, UsageError
-from septet.serving.storage import LocalStorage, inside, relative, require_name
+from septet.model_config.name import require_name
+from septet.serving.storage import LocalStorage, inside, relative
 
 ROOT = Path("/repository/model")
 
