@@ -5,6 +5,9 @@ for it.
 
 Bare and the three ways over the wire run in turn, `--rounds` times; medians of figures and of ratios. Client and
 server have this machine's cores between them, so that a ratio says what everything but the engine takes from it.
+In Server a network at full size has too few queries in a probe for a search: one stall of a shared machine fails
+it. There the 99th percentile is measured at the same few rates for every side, in turn, and the highest rate is
+where the medians' line meets the limit.
 Beside each figure: how many samples the server ran at once, and its CPU a sample. ResNet-50 is at full size, INT8,
 with seeded weights; the rest are the miniatures, in the lowest precision that this CPU computes in.
 
@@ -13,13 +16,15 @@ with seeded weights; the rest are the miniatures, in the lowest precision that t
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import optimize
@@ -31,7 +36,7 @@ from septet.errors import NoValidResult
 from septet.harness.ask import Ask
 from septet.harness.bed import Bed
 from septet.harness.job import Progress
-from septet.harness.perform import perform
+from septet.harness.perform import perform, server_layout
 from septet.harness.rules import Scenario, rules_of
 from septet.harness.scenario import Bounds, bounds_of
 from septet.optimize.candidate import Candidate
@@ -40,6 +45,8 @@ from septet.workloads.entry import plain_form, repository_of, repository_with, s
 from septet.workloads.workload import Asked, Size, miniatures, open_workload
 
 TITLE = "Served ÷ bare engine"
+
+P99 = "result_99.00_percentile_latency_ns"
 
 SHARED_MEMORY = "HTTP with shared memory"
 WAYS = {"gRPC": "grpc", "HTTP": "http", SHARED_MEMORY: f"http{SHARED}"}
@@ -56,6 +63,9 @@ FLOOR = 0.95
 
 NO_PRODUCTS = Path(os.devnull)
 """Where nothing optimised lies: the miniatures are served as they are."""
+
+LOADS = (0.3, 0.45, 0.6, 0.75, 0.9)
+"""The rates of a full-size network in Server, in parts of what the bare engine can do at most."""
 
 INT8 = Candidate("openvino", "int8", optimize.STATIC)
 
@@ -106,11 +116,12 @@ def subjects() -> list[Subject]:
 @dataclass(frozen=True)
 class Seen:
     """What one run of one side showed: `rate` is 0 where none was valid. Of the server, how many samples a `batch`
-    had, and its `cpu` in µs a sample."""
+    had, and its `cpu` in µs a sample. At a rate that was given, the 99th percentile `p99` of latencies, in s."""
 
     rate: float
     batch: float = 0.0
     cpu: float = 0.0
+    p99: float = 0.0
 
 
 class Side:
@@ -127,14 +138,31 @@ class Side:
 
     def run(self, bounds: Bounds) -> Seen:
         """As `septet bench` runs it: layout and rate are found first; calibrations are made once."""
+        return self._watched(lambda: Seen(self._rate(bounds)))
+
+    def run_at(self, rate: float, bounds: Bounds) -> Seen:
+        """One test at `rate`, laid out as `septet bench` lays it out."""
+        layout = server_layout(self._bed, bounds.limit_seconds or math.inf)
+        return self._watched(
+            lambda: Seen(rate, p99=self._bed.measure(bounds, layout, rate, "measuring").figures[P99] / 1e9)
+        )
+
+    def most(self) -> float:
+        """About how many samples a second all cores together can do at most."""
+        calibration = self._bed.calibration(self._bed.streams)
+        return calibration.rate_near(calibration.fastest_batch())
+
+    def _watched(self, run: Callable[[], Seen]) -> Seen:
+        """What `run` shows, and what the server did meanwhile."""
         if self._peer is None:
-            return Seen(self._rate(bounds))
+            return run()
         cpu, samples, batches = self._peer.cpu(), *self._counts(self._peer)
-        rate = self._rate(bounds)
+        seen = run()
         now, more, further = self._peer.cpu(), *self._counts(self._peer)
         if more == samples:
-            return Seen(rate)
-        return Seen(rate, (more - samples) / (further - batches), (now - cpu) / (more - samples) * 1e6)
+            return seen
+        batch, each = (more - samples) / (further - batches), (now - cpu) / (more - samples) * 1e6
+        return replace(seen, batch=batch, cpu=each)
 
     def _rate(self, bounds: Bounds) -> float:
         try:
@@ -178,9 +206,16 @@ def compare(subject: Subject, wanted: dict[Scenario, list[str]], rounds: int, fo
         rows = []
         for scenario, ways in wanted.items():
             bounds = within_reach(sides["bare"], bounds_of(subject.network, scenario, official=False))
-            seen = in_turn({way: sides[way] for way in ("bare", *ways)}, bounds, rounds)
+            asked = {way: sides[way] for way in ("bare", *ways)}
             limit = f" within {1e3 * bounds.limit_seconds:g} ms" if bounds.limit_seconds else ""
-            rows += rows_of(f"{subject.name}, {scenario}{limit}", scenario, seen, subject.size)
+            name = f"{subject.name}, {scenario}{limit}"
+            if bounds.limit_seconds and subject.size == "full":
+                curves = curves_of(asked, bounds, rounds)
+                rows += latency_rows(name, curves)
+                seen = {way: [met(curve, bounds.limit_seconds)] for way, curve in curves.items()}
+            else:
+                seen = in_turn(asked, bounds, rounds)
+            rows += rows_of(name, scenario, seen, subject.size)
     return rows
 
 
@@ -200,6 +235,43 @@ def in_turn(sides: dict[str, Side], bounds: Bounds, rounds: int) -> dict[str, li
             seen[way].append(sides[way].run(bounds))
             print(f"  {bounds.scenario}, {way}: {seen[way][-1]}", file=sys.stderr, flush=True)
     return seen
+
+
+def curves_of(sides: dict[str, Side], bounds: Bounds, rounds: int) -> dict[str, list[Seen]]:
+    """What every side shows at each of the same rates, as the median of `rounds` tests, the sides in turn."""
+    most = sides["bare"].most()
+    curves: dict[str, list[Seen]] = {way: [] for way in sides}
+    for rate in (part * most for part in LOADS):
+        seen: dict[str, list[Seen]] = {way: [] for way in sides}
+        for turn in range(rounds):
+            for way in sides if turn % 2 == 0 else reversed(sides):
+                seen[way].append(sides[way].run_at(rate, bounds))
+                print(f"  {bounds.scenario}, {way}: {seen[way][-1]}", file=sys.stderr, flush=True)
+        for way, tests in seen.items():
+            curves[way].append(Seen(rate, *(statistics.median(getattr(one, each) for one in tests)
+                                            for each in ("batch", "cpu", "p99"))))  # fmt: skip
+    return curves
+
+
+def met(curve: list[Seen], limit: float) -> Seen:
+    """Where the latencies' line, logarithmic over rates, meets `limit`: 0 where it lies above from the beginning,
+    the highest rate that was tried where it never does."""
+    if curve[0].p99 > limit:
+        return replace(curve[0], rate=0.0)
+    for below, above in pairwise(curve):
+        if above.p99 > limit:
+            part = math.log(limit / below.p99) / math.log(above.p99 / below.p99)
+            return replace(below, rate=below.rate + part * (above.rate - below.rate))
+    return curve[-1]
+
+
+def latency_rows(name: str, curves: dict[str, list[Seen]]) -> list[Row]:
+    """The 99th percentiles at each rate."""
+    return [
+        Row(f"{name}: {way} at {seen.rate:.3g} queries/s", 1e3 * seen.p99, "ms p99")
+        for way, curve in curves.items()
+        for seen in curve
+    ]
 
 
 def rows_of(name: str, scenario: Scenario, seen: dict[str, list[Seen]], size: Size) -> list[Row]:
