@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from septet.errors import ModelUnknown, QueueFull, RequestInvalid, SeptetError
+from septet.errors import ModelUnknown, QueueFull, RequestInvalid, SeptetError, Unsupported
 from septet.request import Answer, Parameter, Request, Response
 from septet.serving.plane import Document
+from septet.serving.served import DECOUPLED
 from septet.serving.server import Address, Server
 from septet.stubs import model_config_pb2
 from septet.tensor import Array, TensorSpec
@@ -71,6 +72,9 @@ class FakePlane:
         self._ready = True
 
     def submit(self, request: Request, answer: Answer) -> None:
+        if request.once and request.model in ("repeat", "endless"):
+            answer(Response(request.model, error=Unsupported(f"'{request.model}' {DECOUPLED}")))
+            return
         self.requests.append(request)
         threading.Thread(target=self._run, args=(request, answer), daemon=True).start()
 
@@ -128,9 +132,6 @@ class FakePlane:
     def model_ready(self, model: str, version: str = "") -> bool:
         self._known(model)
         return True
-
-    def decoupled(self, model: str, version: str = "") -> bool:
-        return model in ("repeat", "endless")
 
     def server_metadata(self) -> Document:
         return {"name": "septet", "version": "0", "extensions": ["binary_tensor_data"]}

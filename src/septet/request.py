@@ -58,6 +58,8 @@ class Request:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     arrived: int = field(default_factory=monotonic_ns)
     deadline: int | None = None
+    once: bool = False
+    """Whether the client can take one answer only, and a decoupled model is to refuse it."""
     part_of: Request | None = None
     keeps: object = None
     """What is to live as long as the request: a server's count of the bytes that it holds."""

@@ -172,10 +172,6 @@ class Core:
         except ModelNotReady:
             return False
 
-    def decoupled(self, model: str, version: str = "") -> bool:
-        """Whether it answers as often as it likes. Raises as `Repository.find` does."""
-        return self._repository.find(model, version).config.decoupled
-
     def server_metadata(self) -> dict[str, Any]:
         """``name``, ``version``, ``extensions``."""
         return {"name": self._name, "version": septet.__version__, "extensions": list(EXTENSIONS)}

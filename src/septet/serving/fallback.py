@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Stopping, Unsupported
+from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Stopping
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.call import INFER, STREAM
 from septet.serving.failure import told
-from septet.serving.grpc import DECOUPLED, GrpcLimits, refuse_decoupled, stream_error
+from septet.serving.grpc import GrpcLimits, stream_error
 from septet.serving.health import CHECK, HEALTH, WATCH, watched
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
@@ -95,16 +95,13 @@ class FallbackGrpc:
         def work() -> bytes:
             answers: queue.SimpleQueue[Response] = queue.SimpleQueue()
             request = self._request(message)
-            refuse_decoupled(self._plane, request)
+            request.once = True
             self._submit(request, context, lambda _, one: answers.put(one))
             try:
                 response = answers.get(timeout=_seconds_left(context))
             except queue.Empty:
                 request.cancel()
                 raise DeadlineExceeded("Deadline Exceeded") from None
-            if response.error is None and not response.final:
-                request.cancel()
-                raise Unsupported(DECOUPLED)
             return self._written(request, response)
 
         return self._told(context, work)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar, cast
 
-from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping, Unsupported
+from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stopping
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.budget import FREE, Budget, Charge
@@ -36,7 +36,6 @@ SCRATCH, SMALL = 256 << 10, 16 << 10
 LONG_CONTENTS = 256 << 10
 """Bytes; where reading takes more beside the message, it is done beside the event loop."""
 
-DECOUPLED = "ModelInfer RPC doesn't support models with decoupled transaction policy"
 NOT_GRPC = write_headers([(":status", "415"), ("content-type", "text/plain")])
 COMPRESSED_HEAD = write_headers(
     [(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]
@@ -368,8 +367,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._fail(call, error)
 
     def _ask(self, call: Call, answer: Answerer, charge: Charge | None, request: Request) -> None:
-        if call.opening.method == INFER:
-            refuse_decoupled(self._plane, request)
+        request.once = call.opening.method == INFER
         if call.opening.timeout is not None:
             request.deadline = request.arrived + call.opening.timeout
         request.keeps = charge
@@ -379,9 +377,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _answer(self, call: Call, request: Request, response: Response) -> None:
         """On the loop, with the answer to a ModelInfer."""
         if call.over:
-            return
-        if response.error is None and not response.final:
-            self._fail(call, Unsupported(DECOUPLED))
             return
         self._write(call, request, response, self._finish)
 
@@ -564,12 +559,6 @@ def _outcome(work: Callable[[], Result]) -> Result | Exception:
         return work()
     except Exception as error:
         return error
-
-
-def refuse_decoupled(plane: Plane, request: Request) -> None:
-    """Raise Unsupported where a ModelInfer is for a model that answers as often as it likes."""
-    if plane.decoupled(request.model, request.version):
-        raise Unsupported(DECOUPLED)
 
 
 def stream_error(id_: str, error: BaseException) -> list[Buffer]:

@@ -47,9 +47,6 @@ class Plane(Protocol):
     def model_ready(self, model: str, version: str = "") -> bool:
         """Whether that model can answer."""
 
-    def decoupled(self, model: str, version: str = "") -> bool:
-        """Whether that model answers as often as it likes, for which not every procedure is made."""
-
     def server_metadata(self) -> Document:
         """``name``, ``version``, ``extensions``."""
 

@@ -44,8 +44,6 @@ LARGEST_DOCUMENT = 1 << 20
 MOST_QUOTES = 64 << 10
 """In a longer document: what has so many is no files."""
 
-DECOUPLED = "a decoupled model answers over gRPC's ModelStreamInfer, or generate_stream"
-
 
 class _Parameters(msgspec.Struct):
     """The parameters of a load, none of them decoded yet."""
@@ -160,8 +158,7 @@ class Routes:
         task.add_done_callback(partial(_go_on, exchange, then))
 
     def _submit(self, exchange: Exchange, request: Request, *, binary: bool) -> None:
-        if self._plane.decoupled(request.model, request.version):
-            raise Unsupported(DECOUPLED)
+        request.once = True
         exchange.request = request
         exchange.body = b""
         self._mailbox.ask(request, partial(self._answer, exchange, request, binary))
@@ -173,9 +170,6 @@ class Routes:
         try:
             if response.error is not None:
                 raise response.error
-            if not response.final:
-                request.cancel()
-                raise Unsupported(DECOUPLED)
             if request.wanted:
                 response = classified(self._plane, request, response)
             if wire.written(request, response, binary) > LONG_DOCUMENT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from septet.errors import ModelNotReady, QueueFull, SeptetError
+from septet.errors import ModelNotReady, QueueFull, SeptetError, Unsupported
 from septet.model_config.config import ModelConfig
 from septet.request import Answer, Request
 from septet.serving.expiry import Expiry
@@ -14,6 +14,8 @@ from septet.serving.pending import Pending
 from septet.serving.scheduler import Scheduler
 from septet.serving.signature import Signature
 from septet.serving.statistics import Statistics
+
+DECOUPLED = "has a decoupled transaction policy: ask it over ModelStreamInfer or generate_stream"
 
 
 class Served:
@@ -33,12 +35,15 @@ class Served:
 
     def submit(self, request: Request, answer: Answer, *, attend: bool = True) -> None:
         """Check and queue a request; without `attend`, which is to follow, nobody is told. `answer` is called, or
-        there is raised RequestInvalid, QueueFull, Stopping, ModelNotReady (no instance can be started)."""
+        there is raised RequestInvalid, QueueFull, Stopping, ModelNotReady (no instance can be started),
+        Unsupported (a decoupled model, and a client that takes one answer)."""
         if self._broken:
             if not self.ready:
                 # a new error each time: one kept for all would keep, in its traceback, every request it refused
                 raise ModelNotReady(self._broken)
             self._broken = ""
+        if request.once and self.config.decoupled:
+            raise Unsupported(f"'{self.name}' {DECOUPLED}")
         size = self.signature.check(request)
         key = self.signature.key(request) if self._keyed else None
         pending = Pending(request, answer, self.version, size, key)

@@ -218,7 +218,7 @@ def test_a_model_of_many_answers_is_not_run_for_who_takes_one(start: Start, grpc
     tensor = grpc_client.InferInput("IN", [4], "INT32")
     tensor.set_data_from_numpy(np.arange(4, dtype=np.int32))
     with client("grpc", running) as talk:
-        with pytest.raises(InferenceServerException, match="ModelInfer RPC doesn't support models with") as caught:
+        with pytest.raises(InferenceServerException, match="decoupled transaction policy") as caught:
             talk.infer("repeat", [tensor])
         assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
         assert running.plane.requests == []
