@@ -164,9 +164,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         elif isinstance(event, HeadersReceived):
             self._headers(event)
         elif isinstance(event, StreamEnded):
-            call = self._calls.pop(event.stream, None)
+            call = self._calls.get(event.stream)
             if call is not None:
-                call.cancel()
+                self._forget(call)
         elif isinstance(event, ConnectionEnded):
             for call in self._calls.values():
                 call.cancel()
@@ -499,6 +499,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _forget(self, call: Call) -> None:
         call.cancel()
         self._calls.pop(call.stream, None)
+        self._http.acknowledge(call.stream, call.withheld)  # the connection's window is the other calls', too
+        call.withheld = 0
         self._front.dirty.add(self)
 
     def _expire(self, call: Call) -> None:

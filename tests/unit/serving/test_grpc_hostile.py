@@ -25,7 +25,7 @@ from septet.stubs import SERVICE, service_pb2, service_pb2_grpc
 from septet.wire import frames, proto
 from septet.wire import head as drafts
 from septet.wire.encoding import compress, decompress
-from septet.wire.events import ConnectionEnded, DataReceived, HeadersReceived, StreamEnded
+from septet.wire.events import ConnectionEnded, DataReceived, HeadersReceived, Limits, StreamEnded
 from septet.wire.frames import Code, Setting
 from septet.wire.headers import write_headers
 from septet.wire.http2 import Connection
@@ -394,6 +394,21 @@ def test_broken_connections_are_told_why_and_ended(running: Running, wire: bytes
         assert not got or bytes((0, 0, 0, code)) in got
     with grpc.insecure_channel(running.grpc) as channel:
         raw(channel)(infer(), timeout=10)
+
+
+def test_what_a_cancelled_stream_was_not_granted_is_given_back_to_the_connection(start: Start) -> None:
+    window = 128 << 10
+    running = start(
+        grpc_limits=GrpcLimits(pending=0, http2=Limits(stream_window=window, connection_window=window))
+    )
+    message = infer("slow", size=10_000)
+    with grpc.insecure_channel(running.grpc) as channel:
+        for _ in range(5):  # each holds 80 KB
+            running.plane.requests.clear()
+            stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([message, message]))
+            until(lambda: len(running.plane.requests) == 2)
+            stream.cancel()
+        raw(channel)(infer(size=20_000), timeout=10)
 
 
 def test_slow_and_stuck_peers_are_hung_up_on(start: Start) -> None:
