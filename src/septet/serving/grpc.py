@@ -26,6 +26,7 @@ from septet.tensor import Buffer, made_of_objects
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, LONG, compress, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
+from septet.wire.head import Draft
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
 from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped, error_tail
@@ -340,22 +341,29 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Read a request, many elements beside the loop, and only if the model takes so many."""
         charge, call.charge = call.charge, None
         draft = proto.read_request(message)
+        try:
+            self._bind(call, draft, len(message), answer, charge)
+        except Exception as error:
+            self._refuse(call, draft.head.id, error)
+
+    def _bind(self, call: Call, draft: Draft, size: int, answer: Answerer, charge: Charge | None) -> None:
+        """Read the elements of a message of `size` bytes."""
         room = draft.room()
         if room <= LONG_CONTENTS:
             self._ask(call, answer, charge, draft.request(self._plane.regions))
             return
         self._plane.admit(draft.outline())
         charge = charge or Charge(self._front.budget)
-        charge.grow(len(message) + room)
+        charge.grow(size + room)
         if call.inflating is None:
             call.inflating = self._lane(call)
         work = partial(_outcome, partial(draft.request, self._plane.regions))
-        call.inflating.run(Step(work, partial(self._read, call, answer, charge), long=True))
+        call.inflating.run(Step(work, partial(self._read, call, draft.head.id, answer, charge), long=True))
 
-    def _read(self, call: Call, answer: Answerer, charge: Charge, outcome: Request | Exception) -> None:
+    def _read(self, call: Call, id_: str, answer: Answerer, charge: Charge, outcome: Request | Exception) -> None:
         """On the loop, with a request that took long to read, or what was wrong with it."""
         if isinstance(outcome, Exception):
-            self._refuse(call, "", outcome)
+            self._refuse(call, id_, outcome)
         elif not call.over:
             self._ask(call, answer, charge, outcome)
 
@@ -416,7 +424,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         except SeptetError as error:
             if call.opening.ends_on_error:
                 raise
-            self._send(call, stream_error("", error))
+            self._send(call, stream_error(proto.id_of(message), error))
 
     def _stream_answer(self, call: Call, request: Request, response: Response) -> None:
         """On the loop, with one answer to one request of a stream."""

@@ -140,8 +140,9 @@ class Signature:
 
     def _missing(self, request: Request) -> str:
         missing = ", ".join(f"'{name}'" for name in self.inputs if name in self._required - request.inputs.keys())
+        have = len(self._required & request.inputs.keys())
         return (
-            f"expected {len(self._required)} inputs but got {len(request.inputs)} inputs for model "
+            f"expected {len(self._required)} inputs but got {have} inputs for model "
             f"'{self.model}': missing {missing}"
         )
 

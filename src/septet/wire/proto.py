@@ -38,6 +38,9 @@ from septet.wire.memory import Memory
 from septet.wire.protobuf import split
 from septet.wire.shm import Regions
 
+ID = 3
+"""Field number of a ModelInferRequest's id."""
+
 TENSOR, RAW_INPUT, RAW_OUTPUT = 5, 7, 6
 """Field numbers of the heads of tensors in ModelInferRequest and ModelInferResponse, and of the raw tensors."""
 
@@ -62,6 +65,15 @@ def read_request(message: Buffer) -> Draft:
         if short and all(tensor.elements is None for tensor in head.inputs):
             _heads.keep((rest, bool(raw)), head)
     return Draft(head, raw)
+
+
+def id_of(message: Buffer) -> str:
+    """The id in a ModelInferRequest that cannot be read otherwise; empty where there is none."""
+    try:
+        _, ids = split(message, ID)
+    except RequestInvalid:
+        return ""
+    return bytes(ids[-1]).decode(errors="replace") if ids else ""
 
 
 def _read_head(message: bytes, raw: bool) -> Head:

@@ -311,6 +311,17 @@ def test_a_stream_goes_on_for_thousands_of_requests(channel: grpc.Channel) -> No
     assert len(answers) == 3000
 
 
+@pytest.mark.parametrize("count", [3, 100_000])
+def test_a_request_of_a_stream_that_cannot_be_read_is_told_by_its_id(channel: grpc.Channel, count: int) -> None:
+    request = service_pb2.ModelInferRequest(model_name="identity", id="seven")
+    tensor = request.inputs.add(name="INPUT0", datatype="FP32", shape=[count])
+    tensor.contents.fp32_contents.extend([0.0] * (count - 1))
+    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([request.SerializeToString()]), timeout=10)
+    (answer,) = map(service_pb2.ModelStreamInferResponse.FromString, stream)
+    assert answer.error_message
+    assert answer.infer_response.id == "seven"
+
+
 def test_a_stream_that_asks_to_end_on_errors_does(channel: grpc.Channel) -> None:
     stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
     with pytest.raises(grpc.RpcError) as caught:
