@@ -401,7 +401,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
         work = partial(_outcome, partial(self._written, request, response))
         arrays = response.outputs.values()
-        long = sum(array.nbytes for array in arrays if made_of_objects(array)) > LONG_CONTENTS
+        long = sum([array.nbytes for array in arrays if made_of_objects(array)]) > LONG_CONTENTS
         if long and call.deflating is None:
             call.deflating = self._lane(call)
         if call.deflating is None:

@@ -84,12 +84,18 @@ class Instance:
 
     def _run(self) -> None:
         self._executor.watch(self._scheduler.wake)
-        while (batch := self._scheduler.take(self._able)) is not None:
-            self._busy = True
-            self._run_batch(batch)
-            self._busy = False
-            if not self.alive and not self._restart():
-                return
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Run the next batch, of which nothing stays while there is no other; whether there may be more."""
+        batch = self._scheduler.take(self._able)
+        if batch is None:
+            return False
+        self._busy = True
+        self._run_batch(batch)
+        self._busy = False
+        return self.alive or self._restart()
 
     def _run_batch(self, batch: list[Pending]) -> None:
         wanted = drop_cancelled(batch, self._statistics)

@@ -258,10 +258,13 @@ _names = Memory()
 
 def written(request: Request, response: Response, binary: bool) -> int:
     """How many bytes of a response's tensors `write_response` will write element by element."""
+    outputs = response.outputs
+    if binary and not request.wanted:  # as nearly always, and then asked of every answer
+        return sum([array.nbytes for array in outputs.values() if made_of_objects(array)])
     wanted = {one.name: one for one in request.wanted}
     return sum(
         array.nbytes
-        for name, array in response.outputs.items()
+        for name, array in outputs.items()
         if made_of_objects(array) or _listed(wanted.get(name), binary)
     )
 

@@ -4,6 +4,7 @@
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -447,6 +448,16 @@ def test_memory_goes_back_when_a_model_has_ended(open_: Open, root: Path) -> Non
         core.unload("large", False)
         until(lambda: core.index(False)[0]["state"] == "UNAVAILABLE")
         assert loaded - psutil.Process().memory_info().rss > 8 * 2**20
+
+
+def test_an_instance_that_waits_keeps_nothing_of_its_last_request(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    core = open_()
+    array = row(1)
+    gone = weakref.ref(array)
+    assert ask(core, "scale", {"x": array}).error is None
+    del array
+    until(lambda: gone() is None)
 
 
 def test_a_model_can_come_with_the_request_that_loads_it(open_: Open, root: Path, tmp_path: Path) -> None:
