@@ -523,6 +523,26 @@ def test_a_model_asks_another_and_knows_who_is_ready(open_: Open, root: Path) ->
     assert "'nobody' is not found" in str(ask(core, "asker", {"x": row(0)}).error)
 
 
+@pytest.mark.parametrize(("many", "words"), [("True", ""), ("False", "decoupled transaction policy")])
+def test_a_model_that_answers_many_times_is_asked_for_many_answers(
+    open_: Open, root: Path, many: str, words: str
+) -> None:
+    python(root, "repeat", DECOUPLED, REPEAT + "model_transaction_policy { decoupled: true }")
+    body = f"""asked = pb_utils.InferenceRequest(
+            model_name="repeat", requested_output_names=["x"],
+            inputs=[pb_utils.Tensor("n", __import__("numpy").array([3], "int32"))],
+        )
+        answers = asked.exec(decoupled={many})
+        for answer in answers if {many} else [answers]:
+            if answer.has_error():
+                raise pb_utils.TritonModelException(answer.error().message())
+        y = x"""
+    python(root, "asker", code(body))
+    error = ask(open_(), "asker", {"x": row(1)}).error
+    assert words in str(error or "")
+    assert (error is None) == (not words)
+
+
 def test_a_model_has_others_loaded_and_unloaded(open_: Open, root: Path) -> None:
     onnx_file(root / "scale" / "1" / "model.onnx", 3)
     body = """pb_utils.load_model("scale", config='{"max_batch_size": 2}')

@@ -43,7 +43,8 @@ class Setup(msgspec.Struct, tag=True):
 
 
 class Asked(msgspec.Struct, array_like=True):
-    """A request. `number` is its own as long as the process lives; `deadline` is in ns of the monotonic clock."""
+    """A request. `number` is its own as long as the process lives; `deadline` is in ns of the monotonic clock.
+    `once` as in `septet.request.Request`."""
 
     number: int
     model: str
@@ -54,6 +55,7 @@ class Asked(msgspec.Struct, array_like=True):
     parameters: Parameters
     timeout: int = 0
     deadline: int | None = None
+    once: bool = False
 
 
 class Execute(msgspec.Struct, tag=True):

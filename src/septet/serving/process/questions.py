@@ -143,7 +143,9 @@ def _request(asked: Asked) -> Request:
     if asked.timeout:
         parameters["timeout"] = asked.timeout
     wanted = tuple(Wanted(name) for name in asked.wanted)
-    return Request(asked.model, inputs, asked.version, asked.id, wanted, parameters, deadline=asked.deadline)
+    return Request(
+        asked.model, inputs, asked.version, asked.id, wanted, parameters, deadline=asked.deadline, once=asked.once
+    )
 
 
 def _given(response: Response) -> Given:

@@ -143,16 +143,18 @@ class InferenceRequest:
     def exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
         """Ask the model and wait: its response, or with `decoupled` an iterator of responses.
 
-        What takes longer than `execution_timeout`, in ns (-1 is for ever), is an error.
+        What takes longer than `execution_timeout`, in ns (-1 is for ever), is an error; so is a model that may
+        answer many times, where one response is waited for.
         """
-        answers = self._answers(None if execution_timeout < 0 else monotonic_ns() + int(execution_timeout))
+        deadline = None if execution_timeout < 0 else monotonic_ns() + int(execution_timeout)
+        answers = self._answers(deadline, once=not decoupled)
         return answers if decoupled else next(answers, InferenceResponse())
 
     async def async_exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
         """The same without holding up other coroutines."""
         return await asyncio.to_thread(self.exec, decoupled, execution_timeout)
 
-    def _answers(self, deadline: int | None) -> Iterator[InferenceResponse]:
+    def _answers(self, deadline: int | None, *, once: bool) -> Iterator[InferenceResponse]:
         parameters = dict(self._parameters)
         if self._correlation:
             parameters["sequence_id"] = self._correlation
@@ -168,6 +170,7 @@ class InferenceRequest:
             parameters,
             self._timeout,
             deadline,
+            once,
         )
         try:
             asked = readable(asked)
