@@ -260,8 +260,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         try:
             self._unknown = b"" if begun_before else head_of(data)
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.refuse(400, "no other protocol is spoken here")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parser = httptools.HttpRequestParser(self)
+            self._ignore_upgrade(data[upgrade.args[0] :])
+            return
         except httptools.HttpParserError as error:
             self.refuse(400, f"not HTTP/1.1: {error}")
         if self._direct is not None:  # the parser need not see the rest of a long body
@@ -275,6 +277,21 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._message_bytes += len(data)
         if self._message_bytes > 2 * self.limits.body + (1 << 20):
             self.refuse(413, "the request is too large")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Go on with a request that asks for another protocol, which is not spoken here: what the parser takes for
+        that protocol is the body, and what follows."""
+        if self._refused:
+            return
+        if self._direct is not None:
+            missing = len(self._direct) - self._filled
+            self._message_bytes = len(rest)
+            self.on_body(rest[:missing])
+            rest = rest[missing:]
+            if self._filled == len(self._direct):
+                self.on_message_complete()
+        if rest:
+            self.data_received(rest)
 
     def _take_known(self, data: bytes) -> bytes:
         """Take requests whose heads the parser has seen before, byte for byte; what is left is for the parser."""
@@ -341,7 +358,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             self.refuse(400, "a transfer encoding other than chunked")
             return
-        if declared is not None and int(declared) > self.limits.direct:
+        if self._parser.should_upgrade():  # the parser does not read the body of such a request
+            if exchange.method == "CONNECT" or b"transfer-encoding" in headers:
+                self.refuse(400, "no other protocol is spoken here")
+                return
+            self._begin_direct(int(declared or 0))
+        elif declared is not None and int(declared) > self.limits.direct:
             self._begin_direct(int(declared))
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not self._waiting:
             self._transport.write(CONTINUE)
@@ -384,6 +406,8 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self.refuse(error.status.http, str(error))
 
     def on_message_complete(self) -> None:
+        if self._direct is not None and self._filled < len(self._direct):
+            return  # whatever the parser says: what has not come is somebody else's memory
         exchange, self._current = self._current, None
         if exchange is None or self._refused:
             return

@@ -658,6 +658,46 @@ def test_a_raw_request(running: Running) -> None:
     assert ask(running, wrong)[0][0] == 400
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "h2c, HTTP2-Settings"])
+@pytest.mark.parametrize("size", [1, 300, 100_000])
+def test_an_upgrade_is_ignored(running: Running, protocol: str, size: int) -> None:
+    body = json.dumps({"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [size], "data": [1.5] * size}]})
+    asked = post("/v2/models/identity/infer", body.encode(), "Connection: Upgrade", f"Upgrade: {protocol}")
+    get = f"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n".encode()
+    seen = ask(running, asked + get + asked + get, 4)
+    assert [status for status, _, _ in seen] == [200] * 4
+    assert json.loads(seen[2][2])["outputs"][0]["data"] == [1.5] * size
+    assert json.loads(seen[3][2])["name"] == "septet"
+
+
+@pytest.mark.parametrize("count", [4, 1 << 19])
+def test_a_body_that_has_not_come_is_not_answered(running: Running, count: int) -> None:
+    tensor = np.arange(count, dtype=np.float32).tobytes()
+    asked = post("/v2/models/identity/infer", tensor, "Inference-Header-Content-Length: 0",
+                 "Connection: Upgrade", "Upgrade: h2c")  # fmt: skip
+    head, _, _ = asked.partition(b"\r\n\r\n")
+    with dial(running) as talk:
+        talk.sendall(head + b"\r\n\r\n")
+        assert still_serves(running)
+        assert running.plane.requests[:-1] == []
+        for begin in range(0, len(tensor), 1 << 18):
+            talk.sendall(tensor[begin : begin + (1 << 18)])
+        ((status, _, body),) = answers(talk)
+    assert status == 200
+    assert body.endswith(tensor)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+     b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+     b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+)  # fmt: skip
+def test_no_other_protocol_is_spoken(running: Running, asked: bytes) -> None:
+    ((status, _, body),) = ask(running, asked)
+    assert (status, json.loads(body)) == (400, {"error": "no other protocol is spoken here"})
+
+
 # Row 39: what is said twice
 
 
