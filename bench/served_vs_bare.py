@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -214,7 +215,7 @@ def compare(subject: Subject, wanted: dict[Scenario, list[str]], rounds: int, fo
                 rows += latency_rows(name, curves)
                 seen = {way: [met(curve, bounds.limit_seconds)] for way, curve in curves.items()}
             else:
-                seen = in_turn(asked, bounds, rounds)
+                seen = in_turn(asked, rounds, partial(Side.run, bounds=bounds))
             rows += rows_of(name, scenario, seen, subject.size)
     return rows
 
@@ -227,13 +228,13 @@ def within_reach(bare: Side, bounds: Bounds) -> Bounds:
     return bounds
 
 
-def in_turn(sides: dict[str, Side], bounds: Bounds, rounds: int) -> dict[str, list[Seen]]:
-    """What every side showed in each round; every second round goes the other way round."""
+def in_turn(sides: dict[str, Side], rounds: int, run: Callable[[Side], Seen]) -> dict[str, list[Seen]]:
+    """What every side showed when it was `run`, in each round; every second round goes the other way round."""
     seen: dict[str, list[Seen]] = {way: [] for way in sides}
     for turn in range(rounds):
         for way in sides if turn % 2 == 0 else reversed(sides):
-            seen[way].append(sides[way].run(bounds))
-            print(f"  {bounds.scenario}, {way}: {seen[way][-1]}", file=sys.stderr, flush=True)
+            seen[way].append(run(sides[way]))
+            print(f"  {way}: {seen[way][-1]}", file=sys.stderr, flush=True)
     return seen
 
 
@@ -242,11 +243,7 @@ def curves_of(sides: dict[str, Side], bounds: Bounds, rounds: int) -> dict[str, 
     most = sides["bare"].most()
     curves: dict[str, list[Seen]] = {way: [] for way in sides}
     for rate in (part * most for part in LOADS):
-        seen: dict[str, list[Seen]] = {way: [] for way in sides}
-        for turn in range(rounds):
-            for way in sides if turn % 2 == 0 else reversed(sides):
-                seen[way].append(sides[way].run_at(rate, bounds))
-                print(f"  {bounds.scenario}, {way}: {seen[way][-1]}", file=sys.stderr, flush=True)
+        seen = in_turn(sides, rounds, partial(Side.run_at, rate=rate, bounds=bounds))
         for way, tests in seen.items():
             curves[way].append(Seen(rate, *(statistics.median(getattr(one, each) for one in tests)
                                             for each in ("batch", "cpu", "p99"))))  # fmt: skip

@@ -20,7 +20,7 @@ Given = str | Path | Iterable[Tensors] | Callable[[], Iterable[Tensors]]
 """``samples.npz``, a folder, ``module:function``, or in Python the samples themselves."""
 
 
-_UNREADABLE = (OSError, ValueError, EOFError, BadZipFile, zlib.error)
+_UNREADABLE = (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile, zlib.error)
 """What numpy raises for files that are cut off, damaged, or something else."""
 
 
@@ -161,22 +161,24 @@ def _digest(arrays: Tensors) -> str:
 
 
 def _read(path: Path) -> dict[str, Array]:
-    try:
-        with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            if not isinstance(found, np.ndarray):
-                return dict(found)
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    found = _loaded(path)
+    if isinstance(found, dict):
+        return found
     raise DataError(f"{path}: one array without a name, not an .npz file")
 
 
 def _read_one(path: Path) -> Array:
-    try:
-        with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(found, np.ndarray):
+    found = _loaded(path)
+    if isinstance(found, dict):
         raise DataError(f"{path}: several arrays with names, not an .npy file")
     return found
+
+
+def _loaded(path: Path) -> Array | dict[str, Array]:
+    """What numpy wrote, one array or several by name. Raises DataError."""
+    try:
+        with path.open("rb") as file:
+            found: Array | Mapping[str, Array] = np.load(file, allow_pickle=False)
+            return dict(found) if isinstance(found, Mapping) else found
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error

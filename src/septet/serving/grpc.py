@@ -26,16 +26,13 @@ from septet.tensor import Buffer, made_of_objects
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LEVELS, LONG, compress, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
-from septet.wire.head import Draft
+from septet.wire.head import AT_ONCE, Draft
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
 from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped, error_tail
 
 SCRATCH, SMALL = 256 << 10, 16 << 10
 """Bytes read at once; up to so many are copied, since what is made of them may then point there."""
-
-LONG_CONTENTS = 256 << 10
-"""Bytes; where reading takes more beside the message, it is done beside the event loop."""
 
 NOT_GRPC = write_headers([(":status", "415"), ("content-type", "text/plain")])
 COMPRESSED_HEAD = write_headers(
@@ -349,7 +346,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _bind(self, call: Call, draft: Draft, size: int, answer: Answerer, charge: Charge | None) -> None:
         """Read the elements of a message of `size` bytes."""
         room = draft.room()
-        if room <= LONG_CONTENTS:
+        if room <= AT_ONCE:
             self._ask(call, answer, charge, draft.request(self._plane.regions))
             return
         self._plane.admit(draft.outline())
@@ -401,7 +398,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
         work = partial(_outcome, partial(self._written, request, response))
         arrays = response.outputs.values()
-        long = sum([array.nbytes for array in arrays if made_of_objects(array)]) > LONG_CONTENTS
+        long = sum([array.nbytes for array in arrays if made_of_objects(array)]) > AT_ONCE
         if long and call.deflating is None:
             call.deflating = self._lane(call)
         if call.deflating is None:

@@ -29,14 +29,11 @@ from septet.tensor import Buffer
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
 from septet.wire.encoding import LONG, accepted, compress, decompress
-from septet.wire.head import Draft, check_name
+from septet.wire.head import AT_ONCE, Draft, check_name
 from septet.wire.memory import Memory
 
 LARGE = 64 << 10
 """Above so many bytes, compression leaves the event loop."""
-
-LONG_DOCUMENT = 256 << 10
-"""Above so many bytes, elements are read and written beside the event loop."""
 
 LARGEST_DOCUMENT = 1 << 20
 """Bytes of a request that is no inference; files that a load brings with it do not count."""
@@ -131,7 +128,7 @@ class Routes:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
             self._drafted(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
-        elif length <= LONG_DOCUMENT:
+        elif length <= AT_ONCE:
             self._drafted(exchange, wire.read_request(model, version, body, length))
         else:
             work = partial(wire.read_request, model, version, body, length)
@@ -143,7 +140,7 @@ class Routes:
     def _take(self, exchange: Exchange, draft: Draft, then: Callable[[Exchange, Request], None]) -> None:
         """Read the elements of a request, many beside the loop, and only if the model takes so many."""
         room = draft.room()
-        if room <= LONG_DOCUMENT:
+        if room <= AT_ONCE:
             then(exchange, draft.request(self._plane.regions))
             return
         self._plane.admit(draft.outline())
@@ -172,7 +169,7 @@ class Routes:
                 raise response.error
             if request.wanted:
                 response = classified(self._plane, request, response)
-            if wire.written(request, response, binary) > LONG_DOCUMENT:
+            if wire.written(request, response, binary) > AT_ONCE:
                 work = partial(wire.write_response, request, response, self._plane.regions, binary)
                 self._beside(exchange, work, self._send)
                 return

@@ -26,6 +26,9 @@ MOST_TENSORS = 4096
 LARGEST_HEAD = 1 << 20
 """Bytes of a message beside its tensors' elements."""
 
+AT_ONCE = 256 << 10
+"""Bytes; where reading or writing elements takes more beside the message, it is done beside the event loop."""
+
 OBJECT = 64
 """Bytes, about, that a short BYTES element takes in memory, beside its place in the array."""
 
