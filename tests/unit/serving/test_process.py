@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,12 @@ def python(root: Path, name: str, source: str, config: str = CONFIG) -> None:
 
 
 def processes() -> list[int]:
-    return [each.pid for each in psutil.Process().children() if "child" in " ".join(each.cmdline())]
+    found = []
+    for each in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # also of one that has ended and was not waited for yet
+            if "child" in " ".join(each.cmdline()):
+                found.append(each.pid)
+    return found
 
 
 def test_a_model_answers_in_its_own_process(open_: Open, root: Path) -> None:
