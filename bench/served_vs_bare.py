@@ -7,7 +7,8 @@ Bare and the three ways over the wire run in turn, `--rounds` times; medians of 
 server have this machine's cores between them, so that a ratio says what everything but the engine takes from it.
 In Server a network at full size has too few queries in a probe for a search: one stall of a shared machine fails
 it. There the 99th percentile is measured at the same few rates for every side, in turn, and the highest rate is
-where the medians' line meets the limit.
+where the medians' line meets the limit. The server has as many instances of it as the bare engine has streams in
+that scenario: one of all cores answers a single query sooner, one a core does more.
 Beside each figure: how many samples the server ran at once, and its CPU a sample. ResNet-50 is at full size, INT8,
 with seeded weights; the rest are the miniatures, in the lowest precision that this CPU computes in.
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import shutil
 import statistics
 import sys
 import tempfile
@@ -141,6 +144,12 @@ class Side:
         """As `septet bench` runs it: layout and rate are found first; calibrations are made once."""
         return self._watched(lambda: Seen(self._rate(bounds)))
 
+    def streams(self, bounds: Bounds) -> int:
+        """How many calls `septet bench` runs side by side."""
+        return (
+            server_layout(self._bed, bounds.limit_seconds).streams if bounds.limit_seconds else self._bed.streams
+        )
+
     def run_at(self, rate: float, bounds: Bounds) -> Seen:
         """One test at `rate`, laid out as `septet bench` lays it out."""
         layout = server_layout(self._bed, bounds.limit_seconds or math.inf)
@@ -196,28 +205,44 @@ def compare(subject: Subject, wanted: dict[Scenario, list[str]], rounds: int, fo
     """The rows of one network, over the `wanted` ways in each scenario."""
     repository = subject.repository()
     (file,) = (repository / subject.served / VERSION).glob("model.*")
-    bare = Ask(subject.network, folder, subject.size, subject.weights, engine=subject.candidate.engine,
-               precision=subject.candidate.precision, file=file, mode="performance")  # fmt: skip
-    with served(subject, repository, folder) as peer:
-        sides = {"bare": Side(bare)}
-        for way, scheme in WAYS.items():
-            address = f"{scheme}://{peer.grpc if scheme == 'grpc' else peer.http}/{subject.served}"
-            ask = replace(bare, engine=address, precision="served", file=None)
-            sides[way] = Side(ask, peer)
-        rows = []
-        for scenario, ways in wanted.items():
-            bounds = within_reach(sides["bare"], bounds_of(subject.network, scenario, official=False))
-            asked = {way: sides[way] for way in ("bare", *ways)}
-            limit = f" within {1e3 * bounds.limit_seconds:g} ms" if bounds.limit_seconds else ""
-            name = f"{subject.name}, {scenario}{limit}"
-            if bounds.limit_seconds and subject.size == "full":
-                curves = curves_of(asked, bounds, rounds)
-                rows += latency_rows(name, curves)
-                seen = {way: [met(curve, bounds.limit_seconds)] for way, curve in curves.items()}
-            else:
-                seen = in_turn(asked, rounds, partial(Side.run, bounds=bounds))
-            rows += rows_of(name, scenario, seen, subject.size)
+    ask = Ask(subject.network, folder, subject.size, subject.weights, engine=subject.candidate.engine,
+              precision=subject.candidate.precision, file=file, mode="performance")  # fmt: skip
+    bare, rows = Side(ask), []
+    for scenario, ways in wanted.items():
+        bounds = within_reach(bare, bounds_of(subject.network, scenario, official=False))
+        if subject.size == "full":
+            repository = laid_out(repository, subject.served, bare.streams(bounds), folder / scenario)
+        with served(subject, repository, folder) as peer:
+            sides = {"bare": bare} | {way: Side(over(way, peer, subject, ask), peer) for way in ways}
+            rows += compared(subject, scenario, bounds, sides, rounds)
     return rows
+
+
+def laid_out(repository: Path, name: str, instances: int, folder: Path) -> Path:
+    """`repository`, copied to `folder`, with so many instances of its only model, which divide the cores."""
+    shutil.copytree(repository, folder)
+    config = folder / name / "config.pbtxt"
+    config.write_text(re.sub(r"(instance_group .* count: )\d+", rf"\g<1>{instances}", config.read_text()))
+    return folder
+
+
+def over(way: str, peer: Peer, subject: Subject, ask: Ask) -> Ask:
+    """The same, asked of the server at `peer`."""
+    address = peer.grpc if WAYS[way] == "grpc" else peer.http
+    return replace(ask, engine=f"{WAYS[way]}://{address}/{subject.served}", precision="served", file=None)
+
+
+def compared(
+    subject: Subject, scenario: Scenario, bounds: Bounds, sides: dict[str, Side], rounds: int
+) -> list[Row]:
+    """The rows of one scenario."""
+    limit = f" within {1e3 * bounds.limit_seconds:g} ms" if bounds.limit_seconds else ""
+    name = f"{subject.name}, {scenario}{limit}"
+    if not (bounds.limit_seconds and subject.size == "full"):
+        return rows_of(name, scenario, in_turn(sides, rounds, partial(Side.run, bounds=bounds)), subject.size)
+    curves = curves_of(sides, bounds, rounds)
+    seen = {way: [met(curve, bounds.limit_seconds)] for way, curve in curves.items()}
+    return latency_rows(name, curves) + rows_of(name, scenario, seen, subject.size)
 
 
 def within_reach(bare: Side, bounds: Bounds) -> Bounds:

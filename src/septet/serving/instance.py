@@ -89,7 +89,7 @@ class Instance:
 
     def _run_next(self) -> bool:
         """Run the next batch, of which nothing stays while there is no other; whether there may be more."""
-        batch = self._scheduler.take(self._able)
+        batch = self._scheduler.take(self._able, self._shares)
         if batch is None:
             return False
         self._busy = True
@@ -104,6 +104,10 @@ class Instance:
 
     def _able(self) -> bool:
         return self._executor.alive
+
+    def _shares(self) -> bool:
+        """Brief batches are run sooner in one than another instance is woken."""
+        return not self._executor.brief
 
     def _execute(self, batch: list[Pending]) -> None:
         try:

@@ -2,7 +2,8 @@
 """Queue requests, and let a free instance take as many of them as make one batch.
 
 A batch is formed only when an instance is there to take it, so it grows as long as all are busy. Of several free
-instances one, the leader, waits for the batch to fill; the others wait to lead.
+instances one, the leader, waits for the batch to fill; the others wait to lead. Where nothing is to be waited for,
+each takes its share of what is there: side by side they are done sooner than one after the other in a batch.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Scheduler:
                 if not self._leading:
                     self._rouse()
                     return []
-                batch, _ = self._form(monotonic_ns(), dropped)
+                batch, _ = self._form(monotonic_ns(), dropped, self._max)
                 if batch and not suits(batch):
                     self._queue.give_back(batch)
                     batch = []
@@ -124,10 +125,11 @@ class Scheduler:
             if dropped:
                 self._tell(dropped)
 
-    def take(self, able: Able = _always) -> Batch | None:
+    def take(self, able: Able = _always, shares: Able = _always) -> Batch | None:
         """Wait for a batch and take it; ``None`` once nothing will ever come again.
 
-        Whoever is not `able` to run a batch any more is sent away with an empty one, at the next `wake`.
+        Whoever is not `able` to run a batch any more is sent away with an empty one, at the next `wake`. Whoever
+        `shares` leaves their part to other instances that are free.
         """
         dropped: Dropped = []
         try:
@@ -135,7 +137,7 @@ class Scheduler:
                 if not self._become_leader(able):
                     return []
                 try:
-                    return self._fill(able, dropped)
+                    return self._fill(able, shares, dropped)
                 finally:
                     self._leading = False
                     if self._followers and (self._stopping or len(self._queue)):
@@ -186,9 +188,10 @@ class Scheduler:
         self._leading = True
         return True
 
-    def _fill(self, able: Able, dropped: Dropped) -> Batch | None:
+    def _fill(self, able: Able, shares: Able, dropped: Dropped) -> Batch | None:
         while able():
-            batch, wait = self._form(monotonic_ns(), dropped)
+            enough = self._share() if self._followers and shares() else self._max
+            batch, wait = self._form(monotonic_ns(), dropped, enough)
             if batch:
                 return batch
             if self._stopping and not len(self._queue):
@@ -203,9 +206,16 @@ class Scheduler:
             self._filled.wait(wait / 1e9 if wait else None)
         return []
 
-    def _form(self, now: int, dropped: Dropped) -> tuple[Batch, int]:
+    def _share(self) -> int:
+        """How many samples are one free instance's part of those that wait: a preferred size, if there are any."""
+        if self._delay:
+            return self._max
+        share = -(-self._queue.samples // (self._followers + 1))
+        return next((size for size in self._preferred if size >= share), self._max) if self._preferred else share
+
+    def _form(self, now: int, dropped: Dropped, enough: int) -> tuple[Batch, int]:
         """The batch to be run now; or none, and for how long to wait for more (ns; 0 is for the next request)."""
-        batch, size, best, closed = self._collect(now, dropped)
+        batch, size, best, closed = self._collect(now, dropped, enough)
         if not batch:
             self._wake_at = 1
             return batch, 0
@@ -224,9 +234,9 @@ class Scheduler:
         soonest = min((pending.expires for pending in batch if pending.expires), default=0)
         return [], min(left, soonest - now) if soonest else left
 
-    def _collect(self, now: int, dropped: Dropped) -> tuple[Batch, int, int, bool]:
-        """What waits and fits together, its size, how many of it make the largest preferred size (0: none does),
-        and whether it cannot grow any more."""
+    def _collect(self, now: int, dropped: Dropped, enough: int) -> tuple[Batch, int, int, bool]:
+        """What waits and fits together, up to `enough` samples, its size, how many of it make the largest
+        preferred size (0: none does), and whether it cannot grow any more."""
         batch: Batch = []
         size, best = 0, 0
         queue, largest = self._queue, self._max
@@ -241,7 +251,7 @@ class Scheduler:
             size += pending.size
             if size in self._preferred:
                 best = len(batch)
-            if self._single or size >= largest:
+            if self._single or size >= enough:
                 return batch, size, best, True
 
     def _tell(self, dropped: Dropped) -> None:

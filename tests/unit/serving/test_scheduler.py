@@ -440,3 +440,38 @@ def test_what_was_put_in_silence_is_run_once_somebody_is_roused(expiry: Expiry) 
     bed.scheduler.rouse()
     thread.join(10)
     assert got == [["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("batching", "shares", "batches"),
+    [
+        (plain(), True, ["abc", "de"]),
+        (plain(), False, ["abcde"]),
+        (plain(preferred_batch_size=[1, 2, 3, 4]), True, ["abc", "de"]),
+        (plain(preferred_batch_size=[5]), True, ["abcde"]),
+        (plain(max_queue_delay_microseconds=1), True, ["abcde"]),
+    ],
+)
+def test_instances_that_are_free_share_what_waits(
+    expiry: Expiry, batching: DynamicBatching, shares: bool, batches: list[str]
+) -> None:
+    bed = Bed(expiry, batching)
+    got: list[str] = []
+
+    def work() -> None:
+        while (batch := bed.scheduler.take(shares=lambda: shares)) is not None:
+            got.append("".join(pending.request.id for pending in batch))
+            until(lambda: sum(map(len, got)) == 5)  # busy, until everything is taken
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: bed.scheduler._leading and bed.scheduler._followers == 1)
+    for name in "abcde":
+        bed.put(name, rouse=False)
+    bed.scheduler.rouse()
+    until(lambda: sum(map(len, got)) == 5)
+    bed.scheduler.stop()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(got) == sorted(batches)
