@@ -6,7 +6,6 @@ Never from a point estimate alone: a set that is too small to tell says so.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import msgspec
@@ -24,7 +23,7 @@ BROKEN = 0.5
 
 class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A score beside FP32's on the same samples: `ratio` with its interval, and what that says of the ratio to
-    `keep`."""
+    `keep`; it is the `looks`-th that was held against samples of that part."""
 
     metric: str
     unit: str
@@ -37,6 +36,7 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep: float
     verdict: Verdict
     why: str
+    looks: int = 1
 
 
 def judge(score: Score, reference: Score, keep: float, judged: Judged, looks: int = 1) -> Judgement:
@@ -62,15 +62,16 @@ def judge(score: Score, reference: Score, keep: float, judged: Judged, looks: in
         keep,
         verdict,
         why,
+        looks,
     )
 
 
-def samples_to_tell(found: Judgement) -> int:
-    """About how many samples a set must have for an interval that leaves no doubt, if what was found is true.
+def times_to_tell(found: Judgement) -> float:
+    """About how many times as many samples an interval needs that leaves no doubt, if what was found is true.
 
     An interval's width falls with the root of the count. Half as many again are added, because ratio and width
     were themselves found on a set.
     """
     distance = max(abs(found.ratio - found.keep), 0.1 * (1 - found.keep))
     half = max(found.ratio - found.low, found.high - found.ratio)
-    return math.ceil(1.5 * found.samples * (half / distance) ** 2)
+    return 1.5 * (half / distance) ** 2

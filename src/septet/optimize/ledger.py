@@ -23,8 +23,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `file` is relative to the search's folder, and empty where it was removed; `size` is in bytes, with all that
     belongs to it. `search` is the
-    judgement on which it was chosen or not, `final` the one on samples not seen before; `verdict` is the last of
-    both.
+    judgement on which it was chosen or not, `final` the one on samples not seen before, of which `drawn` were
+    drawn; `verdict` is the last of both.
     """
 
     candidate: Candidate
@@ -35,6 +35,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     search: Judgement | None = None
     timing: Timing | None = None
     final: Judgement | None = None
+    drawn: int = 0
 
     @property
     def holds(self) -> bool:

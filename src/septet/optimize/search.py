@@ -22,7 +22,7 @@ from septet.optimize import graph, ranking
 from septet.optimize.bisection import fewest
 from septet.optimize.candidate import REFERENCE, Candidate, Recipe
 from septet.optimize.folder import FILES, SearchFolder, whole_folder
-from septet.optimize.gate import Judgement, judge, samples_to_tell
+from septet.optimize.gate import Judgement, judge, times_to_tell
 from septet.optimize.ledger import Ledger, Row
 from septet.optimize.passes import apply, passes
 from septet.optimize.plan import Family, plan
@@ -47,6 +47,9 @@ FIRST_LOOK = 8
 
 LEAST_LOOK = 32
 """A first look takes at least so many samples."""
+
+FIRST_WORD = 4
+"""The first look at samples not seen before takes at most so many times the usual number."""
 
 RESERVE = 0.25
 """The share of the time that is kept for timing and for the last word."""
@@ -271,20 +274,33 @@ class Search:
     def _finalists(self) -> Iterator[Row]:
         """The candidates that hold and are faster than FP32, the fastest first, each with its last word."""
         faster = [row for row in self.ledger.rows if row.holds and (self.ledger.speedup(row) or 0) > 1]
-        for looks, row in enumerate(sorted(faster, key=each), 1):
-            if row.final is None:
-                self._tell(f"the last word on {row.candidate.words}", self._done)
-                found = self._against(row.candidate, "final", self._final_count(row), looks)
-                row = replace(row, final=found, verdict=found.verdict, why=found.why)
+        for row in sorted(faster, key=each):
+            while (count := self._to_draw(row)) > row.drawn:
+                self._tell(f"the last word on {row.candidate.words}, on {count:,} samples", self._done)
+                found = self._against(row.candidate, "final", count, self._looks() + 1)
+                row = replace(row, final=found, drawn=count, verdict=found.verdict, why=found.why)
                 self.ledger.put(row)
                 self._folder.save()
             yield row
 
-    def _final_count(self, row: Row) -> int:
-        """As many samples as the last word takes by what the search samples said; never fewer than usual."""
-        assert row.search is not None
+    def _looks(self) -> int:
+        """How often candidates have been held against samples not seen before."""
+        return max((row.final.looks for row in self.ledger.rows if row.final), default=0)
+
+    def _to_draw(self, row: Row) -> int:
+        """How many samples its last word takes: as many as tell, by what was seen last; never fewer than usual.
+
+        A first look that may be far off draws a few times the usual number at most. Where it leaves a doubt which
+        the most that can be drawn would clear, so many are drawn.
+        """
         usual, most = self._count("final"), self.subject.most("final")
-        return max(usual, min(most, samples_to_tell(row.search)))
+        if row.final is None:
+            assert row.search is not None
+            wanted = min(FIRST_WORD * usual, self._count("search") * times_to_tell(row.search))
+            return min(_doubled(usual, wanted), most)
+        wanted = row.drawn * times_to_tell(row.final)
+        hopeful = row.final.verdict == "undecided" and row.final.ratio >= self._keep and wanted <= most
+        return min(_doubled(usual, wanted), most) if hopeful and not self._late() else row.drawn
 
     def _tidy(self) -> None:
         """Remove the files of what was rejected."""
@@ -319,6 +335,14 @@ class Search:
 def _kept(row: Row) -> float:
     """The share of FP32's score that was seen on the search samples."""
     return row.search.ratio if row.search else 0.0
+
+
+def _doubled(usual: int, wanted: float) -> int:
+    """`usual`, doubled until it is `wanted`: candidates whose last words are as long share FP32's answers."""
+    count = usual
+    while count < wanted:
+        count *= 2
+    return count
 
 
 def each(row: Row) -> float:

@@ -28,8 +28,10 @@ BATCH = 16
 HEAVY = 1e11
 """Calls of more operations than this are timed one sample at a time: a batch gains nothing there."""
 
-MORE = 4
-"""So many times the usual number of samples may be drawn for the last word, where the usual cannot tell."""
+MORE = (16, 8, 4)
+"""So many times the usual number of samples may be drawn for the last word, where the usual cannot tell: as many
+as take no more than `HELD` bytes, for they are prepared once and held."""
+HELD = 5 << 28
 
 FEW: dict[Part, int] = {"calibration": 8, "search": 4, "final": 4}
 MANY: dict[Part, int] = {"calibration": 128, "search": 512, "final": 1_024}
@@ -65,7 +67,11 @@ class MiniatureExam(Subject):
         return len(self._parts[part])
 
     def most(self, part: Part) -> int:
-        return MORE * self.count(part) if part == "final" else self.count(part)
+        usual = self.count(part)
+        if part != "final":
+            return usual
+        each = sum(array.nbytes for array in self._prepared(part, 1)[0].values())
+        return usual * next((times for times in MORE if times * usual * each <= HELD), 1)
 
     def run(self, part: Part, load: LoadEngine, count: int, batch: int) -> None:
         for _ in self._answers(part, load, count, batch):

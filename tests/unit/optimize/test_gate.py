@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from septet.optimize.gate import judge, samples_to_tell
+from septet.optimize.gate import judge, times_to_tell
 from septet.score import Score, mean, share
 
 
@@ -39,7 +39,9 @@ def test_so_many_samples_as_are_said_to_tell_do_tell(share_lost: float) -> None:
             return share("t", np.where(draw.random(count) < share_lost, 0.0, y)), share("t", y)
 
         small = judge(*scores(300), 0.99, "accuracy")
-        decided += judge(*scores(max(300, samples_to_tell(small))), 0.99, "accuracy").verdict != "undecided"
+        decided += (
+            judge(*scores(int(300 * max(1.0, times_to_tell(small)))), 0.99, "accuracy").verdict != "undecided"
+        )
     assert decided > 10
 
 

@@ -17,8 +17,9 @@ from septet.optimize.folder import SearchFolder
 from septet.optimize.ledger import Ledger
 from septet.optimize.own import OwnModel
 from septet.optimize.passes import outputs
-from septet.optimize.search import Search
+from septet.optimize.search import FIRST_WORD, Search
 from septet.optimize.stopwatch import Feeds, Timing
+from septet.optimize.subject import Part
 from septet.tensor import Array, Tensors
 
 COUNT = 3_000
@@ -128,6 +129,42 @@ def test_fifty_samples_leave_a_thousandth_undecided(tmp_path: Path) -> None:
     finals = [row for row in others if row.final]
     assert finals
     assert all(row.verdict == "undecided" and "more samples" in row.why for row in finals)
+
+
+class Drawn(OwnModel):
+    """A model of whose samples for the last word a sixteenth is usual, and all can be drawn."""
+
+    def count(self, part: Part) -> int:
+        return self.most(part) // 16 if part == "final" else self.most(part)
+
+    def most(self, part: Part) -> int:
+        return super().count(part)
+
+
+def test_a_last_word_that_leaves_a_doubt_is_said_on_more_samples(tmp_path: Path) -> None:
+    path = perceptron(tmp_path / "a.onnx")
+    samples = sure(path, COUNT)
+    subject = Drawn(path, samples, top_one(path, samples))
+    steps: list[str] = []
+    ledger = searched(subject, 0.99, tmp_path / "search", lambda words, done: steps.append(words))
+    (first, *_) = rows = [row for row in ledger.rows if row.final is not None]
+    assert first is ledger.product
+    assert first.final is not None
+    assert (first.verdict, first.final.looks, len(rows)) == ("kept", 2, 1)
+    assert FIRST_WORD * subject.count("final") < first.drawn <= subject.most("final")
+    words = [words for words in steps if words.startswith("the last word")]
+    assert len(words) == 2
+    assert words[1].endswith(f"on {first.drawn:,} samples")
+
+
+def test_a_last_word_is_not_drawn_out_where_the_most_would_not_tell(tmp_path: Path) -> None:
+    path = perceptron(tmp_path / "a.onnx")
+    samples = sure(path, 1_000)
+    subject = Drawn(path, samples, top_one(path, samples))
+    ledger = searched(subject, 0.999, tmp_path / "search")
+    rows = [row for row in ledger.rows if row.final is not None]
+    assert {row.drawn for row in rows} == {FIRST_WORD * subject.count("final")}
+    assert sorted(row.final.looks for row in rows if row.final) == [*range(1, len(rows) + 1)]
 
 
 class Interrupted(BaseException):
