@@ -29,7 +29,7 @@ from septet.workloads.workload import Size
               help="Samples for an ONNX file, by input name; or a full-size network's data set.")  # fmt: skip
 @click.option("--score", metavar="MODULE:FUNCTION",
               help="Of an ONNX file: a function (outputs, indices) -> a number 0…1 for each sample. Without it, "
-              "agreement of outputs with FP32 is judged.")  # fmt: skip
+              "agreement of outputs with FP32 is judged. Sequences come without padding.")  # fmt: skip
 @click.option("--pixels", metavar="MEAN,MEAN,MEAN[/DEVIATION,…]",
               help="Let an ONNX file take images' bytes, uint8 [H, W, 3], which --data then has, in the place of "
               "normalised floats.")  # fmt: skip

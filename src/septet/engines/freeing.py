@@ -39,7 +39,7 @@ _LARGEST = 1_500_000_000
 
 
 def free(path: Path, to: Path, sequences: Sequences, samples: Sequence[Tensors]) -> None:
-    """Write `path` with a free dimension of tokens to `to`, proven on `samples`, which have their own length.
+    """Write `path` with a free dimension of tokens to `to`, proven on `samples`, with or without their padding.
 
     Raises NotSequences, with the reason, where answers change or the new file does not run.
     """
@@ -128,34 +128,60 @@ class _Freeing:
         return [whole, helper.make_node("Slice", inputs, [_LENGTH])]
 
 
-def prove(old: Path, new: Path, sequences: Sequences, fixed: int, samples: Sequence[Tensors]) -> None:
-    """Raise NotSequences unless `new` answers `samples` at their own length as `old` does padded to `fixed`."""
+def prove(old: Path, new: Path, sequences: Sequences, longest: int, samples: Sequence[Tensors]) -> None:
+    """Raise NotSequences unless `new` answers `samples` without their padding as `old` does with it, and with more
+    where they are shorter than `longest`."""
+    sessions = {path: _session(path) for path in (old, new)}
     for sample in samples:
-        long = _run(old, {name: _pad(array, fixed, name in sequences.inputs) for name, array in sample.items()})
-        short = _run(new, {name: array[None] for name, array in sample.items()})
-        length = np.array([len(sample[sequences.mask])])
-        theirs, mine = (sequences.part(outputs, length)[0] for outputs in (long, short))
-        for name, wanted in theirs.items():
-            if wanted.shape != mine[name].shape:
-                have = f"{list(mine[name].shape)}, not {list(wanted.shape)}"
-                raise NotSequences(f"at {length[0]} tokens its output {name} would be {have}")
-            off = float(np.abs(wanted - mine[name]).max() / max(np.abs(wanted).max(), 1e-30))
+        cut = sequences.cut(sample)
+        padded = {name: _pad(array, longest, name in sequences.inputs) for name, array in sample.items()}
+        long = _run(sessions[old], padded, sequences)
+        short = _run(sessions[new], {name: array[None] for name, array in cut.items()}, sequences)
+        length = len(cut[sequences.mask])
+        for name, wanted in long.items():
+            if wanted.shape != short[name].shape:
+                have = f"{list(short[name].shape)}, not {list(wanted.shape)}"
+                raise NotSequences(f"at {length} tokens its output {name} would be {have}")
+            off = _off(short[name], wanted)
             if not off <= TOLERANCE:
-                raise NotSequences(f"at {length[0]} tokens its output {name} would change by {100 * off:.2g} %")
+                raise NotSequences(f"at {length} tokens its output {name} would change by {100 * off:.2g} %")
+
+
+def _off(mine: Array, wanted: Array) -> float:
+    """The largest difference as a share of the largest entry; of what are no floats, whether any differs."""
+    if wanted.dtype.kind not in "fV" or not wanted.size:
+        return float(not np.array_equal(mine, wanted))
+    one, other = mine.astype(np.float64), wanted.astype(np.float64)
+    return float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30))
 
 
 def _pad(array: Array, length: int, tokens: bool) -> Array:
-    return np.pad(array, (0, length - len(array)))[None] if tokens else array[None]
+    more = length - len(array) if tokens else 0
+    return np.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1))[None] if more else array[None]
 
 
-def _run(path: Path, batch: Tensors) -> Tensors:
-    """The answers of ONNX Runtime. Raises NotSequences where the file does not load or run."""
+def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-        names = [value.name for value in session.get_outputs()]
-        return dict(zip(names, session.run(names, dict(batch)), strict=True))
+        return ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:
-        why = " ".join(str(error).split())[:300]
-        raise NotSequences(f"it does not run with a length of its own: {why}") from error
+        raise _not_run(error) from error
+
+
+def _run(session: ort.InferenceSession, batch: Tensors, sequences: Sequences) -> Tensors:
+    """The answers of ONNX Runtime to a batch of one, as long as its sequence is. Raises NotSequences."""
+    names = [value.name for value in session.get_outputs()]
+    try:
+        outputs = dict(zip(names, session.run(names, dict(batch)), strict=True))
+    except Exception as error:
+        raise _not_run(error) from error
+    for name, array in outputs.items():
+        if array.shape[:1] != (1,):
+            raise NotSequences(f"its output {name} is {list(array.shape)}, without a row for each sequence")
+    return sequences.part(outputs, sequences.lengths(batch))[0]
+
+
+def _not_run(error: Exception) -> NotSequences:
+    why = " ".join(str(error).split())[:300]
+    return NotSequences(f"it does not run with a length of its own: {why}")

@@ -67,6 +67,28 @@ def test_a_file_that_is_free_already_is_left_alone(tmp_path: Path) -> None:
         freed(tagger(tmp_path / "free.onnx", "L"))
 
 
+def test_padding_that_a_sample_brings_is_what_its_answers_are_held_against(tmp_path: Path) -> None:
+    free_already = tagger(tmp_path / "free.onnx", "L", heeds=False)
+    sequences = sequences_of(read_onnx(free_already))
+    same, other = (
+        {"tokens": np.array([3, 5, *more]), "token_mask": np.array([1, 1, *[0] * len(more)])}
+        for more in ([], [9, 9, 9])
+    )
+    prove(free_already, free_already, sequences, 2, [same])
+    with pytest.raises(NotSequences, match="at 2 tokens its output tags would change"):
+        prove(free_already, free_already, sequences, 5, [other])
+
+
+def test_an_output_without_a_row_for_each_sequence_is_told(tmp_path: Path) -> None:
+    path = tagger(tmp_path / "free.onnx", "L")
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("Shape", ["tokens"], ["how many"], name="counted"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("how many", onnx.TensorProto.INT64, [2]))
+    onnx.save(model, path)
+    with pytest.raises(NotSequences, match=r"how many is \[2\], without a row for each sequence"):
+        prove(path, path, sequences_of(read_onnx(path)), LONGEST, samples())
+
+
 def test_an_answer_of_the_wrong_length_is_told(tmp_path: Path) -> None:
     fixed = tagger(tmp_path / "fixed.onnx", LONGEST)
     sequences = sequences_of(read_onnx(fixed))
