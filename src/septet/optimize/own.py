@@ -46,6 +46,7 @@ TRIED = 8
 
 AGREEMENT_NOTE = "judged by agreement of outputs with FP32, which is not accuracy: give --score for that"
 CLASSIFIER_NOTE = "{}, float [N, classes], is taken for a classifier's scores: its largest entry is compared"
+REPEATS_NOTE = "{:,} samples are left out that repeat others: what was seen before tells nothing new"
 OWN_NOTE = "sequences at their own length, FP32's too: {:,} tokens, which are {:,} when all are padded to {}"
 PADDED_NOTE = "sequences are run as they came, padding and all, and only those of one length together: {}"
 
@@ -70,14 +71,12 @@ class OwnModel(Subject):
         self.name = path.stem
         self.model = path
         samples = open_samples(data, file.inputs)
-        if len(samples) < LEAST:
-            raise DataError(f"{samples.words}: too few: calibration, search and final set need {LEAST}")
         self._score: OwnScore | None = function_named(score) if isinstance(score, str) else score
         self.judged = "accuracy" if self._score else "agreement"
         self.identity = samples.digest() + (text_of(self._score) if self._score else "")
         self._alone = all(spec.shape[:1] in ((None,), (1,)) for spec in file.inputs)
         self._samples, self.notes = self._fitted(file, samples)
-        self._parts = _parted(len(samples))
+        self._parts = self._parted(self._samples.distinct())
         self.data = f"{samples.words}: " + ", ".join(f"{len(self._parts[part]):,} {part}" for part in PARTS)
         if self._samples.sequences:
             self._free_lengths(self._samples.sequences, folder)
@@ -119,6 +118,16 @@ class OwnModel(Subject):
                 notes = (PADDED_NOTE.format(error),)
         return Fitted(samples, file.inputs, self._alone, None), notes
 
+    def _parted(self, distinct: Sequence[int]) -> dict[Part, list[int]]:
+        """Which samples each part has. Raises DataError where they are too few."""
+        repeats = len(self._samples.looks) - len(distinct)
+        if len(distinct) < LEAST:
+            have = f"{len(distinct)} that are not the same are too few" if repeats else "too few"
+            raise DataError(f"{self._samples.words}: {have}: calibration, search and final set need {LEAST}")
+        if repeats:
+            self.notes += (REPEATS_NOTE.format(repeats),)
+        return _parted(distinct)
+
     def _free_lengths(self, sequences: Sequences, folder: Path) -> None:
         """Run sequences at their own length, where some are shorter than the longest and their answers stay.
 
@@ -133,8 +142,8 @@ class OwnModel(Subject):
                 self.model = at_own_length(path, sequences, longest, few, folder)
                 self._samples.cut(longest)
                 self.data += ", each at its own length"
-                own, padded = sum(look.own for look in looks), longest * len(looks)
-                self.notes += (OWN_NOTE.format(own, padded, longest),)
+                ran = [looks[index].own for part in PARTS for index in self._parts[part]]
+                self.notes += (OWN_NOTE.format(sum(ran), longest * len(ran), longest),)
                 return
             except NotSequences as error:
                 why = f": {error}"
@@ -206,9 +215,10 @@ class OwnModel(Subject):
             return False
 
 
-def _parted(count: int) -> dict[Part, list[int]]:
-    """Which samples each part has; an order that means something does not matter."""
-    order = np.random.default_rng(0).permutation(count).tolist()
+def _parted(samples: Sequence[int]) -> dict[Part, list[int]]:
+    """Which of `samples` each part has; an order that means something does not matter."""
+    count = len(samples)
+    order = np.random.default_rng(0).permutation(samples).tolist()
     calibration = max(1, min(CALIBRATION, round(SHARES["calibration"] * count)))
     search = round((count - calibration) * SHARES["search"] / (SHARES["search"] + SHARES["final"]))
     ends = (0, calibration, calibration + search, count)

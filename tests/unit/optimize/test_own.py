@@ -43,6 +43,16 @@ def test_the_parts_are_disjoint_and_whole(model: Path) -> None:
     assert all(len(part) >= 20 for part in parts)
 
 
+def test_samples_that_repeat_others_are_left_out_and_counted(model: Path) -> None:
+    samples = vectors(40)
+    subject = own(model, [*samples, *samples[:15], samples[3]])
+    assert sorted(index for part in PARTS for index in subject._parts[part]) == list(range(40))
+    assert "16 samples are left out that repeat others" in subject.notes[-1]
+    assert subject._parts == own(model, samples)._parts
+    with pytest.raises(DataError, match="1 that are not the same are too few"):
+        own(model, samples[:1] * 2_000)
+
+
 def test_without_a_score_it_is_agreement_and_says_so(model: Path) -> None:
     subject = own(model, vectors(40))
     assert subject.judged == "agreement"

@@ -157,6 +157,12 @@ def test_the_product_takes_any_length_and_still_the_old_one(tmp_path: Path) -> N
             assert near(new.infer(batch)["tags"][0, : tokens(short)], wanted)
 
 
+def test_samples_that_differ_by_their_padding_alone_are_the_same(tmp_path: Path) -> None:
+    padded, bare = (texts(40, padded=pads) for pads in (True, False))
+    subject, _ = answered(tagger(tmp_path / "tagger.onnx", "L"), [*padded, *bare])
+    assert "40 samples are left out" in subject.notes[0]
+
+
 def test_what_was_made_free_is_found_again(tmp_path: Path) -> None:
     path, samples = tagger(tmp_path / "tagger.onnx", LONGEST), texts(40, padded=True)
     first, second = (OwnModel(path, samples, None, tmp_path / "search") for _ in range(2))
