@@ -74,7 +74,7 @@ def link(source: Path, to: Path) -> None:
         return
     to.unlink(missing_ok=True)
     try:
-        os.link(source, to)
+        os.link(source.resolve(), to)  # not a link of that name to it, which leads nowhere from another folder
     except OSError:
         shutil.copyfile(source, to)
 

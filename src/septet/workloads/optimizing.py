@@ -82,7 +82,7 @@ def optimize(
     with SearchFolder(folder, subject, ratio) as kept:
         search = Search(subject, ratio, kept, minutes=minutes, tell=tell)
         ledger = search.run()
-        entry = put(ledger, search.file, search.feed(), repository, joins=subject.joins)
+        entry = put(ledger, search.file, search.feed(), repository, model=subject.model, joins=subject.joins)
     return Optimized(ledger, folder, entry)
 
 
