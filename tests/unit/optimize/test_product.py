@@ -52,6 +52,16 @@ def test_the_entry_is_whole_and_runs_from_where_it_lies(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["mine"]
 
 
+def test_a_call_from_python_writes_all_that_the_command_writes(tmp_path: Path) -> None:
+    found = septet.optimize(
+        perceptron(tmp_path / "mine.onnx"), data=vectors(40), minutes=1e-9, output=tmp_path / "search",
+        repository=tmp_path / "models",
+    )  # fmt: skip
+    assert found.folder == tmp_path / "search"
+    assert (found.folder / "ledger.json").is_file()
+    assert found.ledger.notes[0] in (found.folder / "report.html").read_text()
+
+
 def test_an_entry_of_ours_is_replaced_and_anothers_is_not(tmp_path: Path) -> None:
     entry = made(tmp_path).entry
     killed = [
