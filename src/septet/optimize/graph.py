@@ -183,9 +183,18 @@ def _taken(graph: onnx.GraphProto) -> Iterator[str]:
         yield from _inputs(node)
 
 
+def taken_inside(model: onnx.ModelProto) -> set[str]:
+    """The tensors that nodes of inner graphs take, such as those of an If's branches."""
+    return {name for node in model.graph.node for name in _inside(node)}
+
+
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:
     """What a node takes, its inner graphs' nodes included."""
     yield from node.input
+    yield from _inside(node)
+
+
+def _inside(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):
             yield from _taken(inner)
