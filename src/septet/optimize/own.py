@@ -41,6 +41,9 @@ LEAST = 10
 
 BATCH = 16
 
+TIMED = 8
+"""So many samples of the calibration set are timed in one call too, where they can share it."""
+
 TRIED = 8
 """On so many samples it is tried whether they can share a call, and whether padding changes their answers."""
 
@@ -89,7 +92,9 @@ class OwnModel(Subject):
         self.joins = False
         self._reference: dict[Part, list[Tensors]] = {part: [] for part in PARTS}
         self._try_some(file.inputs, outputs)
-        self.batches = (1, 8) if self.joins and self._samples.alike(self._parts["calibration"][:BATCH]) else (1,)
+        together = self._parts["calibration"][:TIMED]
+        full = self.joins and len(together) == TIMED and self._samples.alike(together)
+        self.batches = (1, TIMED) if full else (1,)
 
     def count(self, part: Part) -> int:
         return len(self._parts[part])

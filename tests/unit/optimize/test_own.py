@@ -43,6 +43,13 @@ def test_the_parts_are_disjoint_and_whole(model: Path) -> None:
     assert all(len(part) >= 20 for part in parts)
 
 
+def test_a_batch_is_timed_only_if_there_are_samples_to_fill_it(model: Path) -> None:
+    subject = own(model, vectors(40))
+    assert subject.batches == (1, 8)
+    assert [len(feed["x"]) for feed in subject.feeds("calibration", fp32, 8, 8)] == [8]
+    assert own(model, vectors(20)).batches == (1,)
+
+
 def test_samples_that_repeat_others_are_left_out_and_counted(model: Path) -> None:
     samples = vectors(40)
     subject = own(model, [*samples, *samples[:15], samples[3]])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from septet.errors import DataError
 from septet.optimize.agreement import agreement
 from septet.optimize.own import OwnModel
 from septet.pipelines.sequence import STEP
+from septet.serving.core import Core
 from septet.tensor import Array, Tensors
+from septet.wire.shm import Regions
 from sequences_made import LONGEST, tagger, texts
+from serving_made import ask
 
 
 def fp32(path: Path | None) -> Engine:
@@ -34,7 +38,7 @@ def tokens(sample: Tensors) -> int:
     return int(sample["token_mask"].sum())
 
 
-def padded(sample: Tensors, dtype: type = np.int64) -> Tensors:
+def padded(sample: Tensors, dtype: type = np.int64) -> dict[str, Array]:
     """A batch of one, of the length that the fixed network takes."""
     return {name: np.pad(array, (0, LONGEST - len(array)))[None].astype(dtype) for name, array in sample.items()}
 
@@ -50,6 +54,16 @@ def answered(path: Path, samples: Sequence[Tensors]) -> tuple[OwnModel, dict[int
     subject = OwnModel(path, samples, score, path.parent / "search")
     subject.exam("search", fp32, subject.count("search"))
     return subject, seen
+
+
+@contextmanager
+def served(repository: Path) -> Iterator[Core]:
+    core = Core([repository], regions=Regions())
+    core.start()
+    try:
+        yield core
+    finally:
+        core.close(5)
 
 
 @pytest.mark.parametrize("batch", ["B", 1])
@@ -139,22 +153,23 @@ def test_agreement_is_of_a_samples_own_tokens(tmp_path: Path) -> None:
     assert agreement(wanted, wanted, None).value == 100
 
 
-def test_the_product_takes_any_length_and_still_the_old_one(tmp_path: Path) -> None:
+def test_the_product_is_served_for_any_length_and_still_the_old_one(tmp_path: Path) -> None:
     path = tagger(tmp_path / "tagger.onnx", LONGEST, whole=TensorProto.INT32)
     samples = texts(60, padded=True)
     found = septet.optimize(path, data=samples, output=tmp_path / "s", repository=tmp_path / "m", minutes=1e-9)
     assert "dims: [ -1 ]" in (found.entry / "config.pbtxt").read_text()
     assert any("sequences at their own length" in note for note in found.ledger.notes)
     short, other = ({n: a[: tokens(sample)] for n, a in sample.items()} for sample in samples[1:3])
-    with fp32(path) as old, fp32(found.entry / "1" / "tagger.onnx") as new:
-        wanted = old.infer(padded(short, np.int32))["tags"][0, : tokens(short)]
-        pair = [padded(sample, np.int32) for sample in (short, other)]
+    pair = [padded(sample, np.int32) for sample in (short, other)]
+    with fp32(path) as engine:
+        wanted = engine.infer(pair[0])["tags"][0, : tokens(short)]
+    with served(tmp_path / "m") as core:
         for batch in (
             {name: array[None].astype(np.int32) for name, array in short.items()},
-            padded(short, np.int32),
+            pair[0],
             {name: np.concatenate([one[name] for one in pair]) for name in short},
         ):
-            assert near(new.infer(batch)["tags"][0, : tokens(short)], wanted)
+            assert near(ask(core, "tagger", batch).outputs["tags"][0, : tokens(short)], wanted)
 
 
 def test_samples_that_differ_by_their_padding_alone_are_the_same(tmp_path: Path) -> None:
