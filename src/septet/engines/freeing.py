@@ -8,7 +8,8 @@ to be seen: so the new file is run at samples' own lengths, and kept only if it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ _LARGEST = 1_500_000_000
 """Weights of more bytes than this go into a file of their own: one file of ONNX may hold 2 GB."""
 
 
-def free(path: Path, to: Path, sequences: Sequences, samples: Sequence[Tensors]) -> None:
-    """Write `path` with a free dimension of tokens to `to`, proven on `samples`, with or without their padding.
+def free(path: Path, to: Path, sequences: Sequences, samples: Sequence[Tensors]) -> Sequences:
+    """Write `path` with a free dimension of tokens to `to`; what `prove` gives for `samples`, which may be padded.
 
     Raises NotSequences, with the reason, where answers change or the new file does not run.
     """
@@ -50,7 +51,19 @@ def free(path: Path, to: Path, sequences: Sequences, samples: Sequence[Tensors])
     _Freeing(model.graph, sequences, fixed).run()
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST
     onnx.save(model, to, save_as_external_data=large, location=f"{to.name}.data")
-    prove(path, to, sequences, fixed, samples)
+    proven = prove(path, to, sequences, fixed, samples)
+    _declare(to, {name: axis for name, axis in sequences.outputs.items() if name not in proven.outputs}, fixed)
+    return proven
+
+
+def _declare(path: Path, others: Mapping[str, int], fixed: int) -> None:
+    """Have a file say that these dimensions of outputs stay as they were: another number was the length's."""
+    if others:
+        model = onnx.load(path, load_external_data=False)
+        for info in model.graph.output:
+            if info.name in others:
+                info.type.tensor_type.shape.dim[others[info.name]].dim_value = fixed
+        onnx.save(model, path)
 
 
 class _Freeing:
@@ -128,23 +141,42 @@ class _Freeing:
         return [whole, helper.make_node("Slice", inputs, [_LENGTH])]
 
 
-def prove(old: Path, new: Path, sequences: Sequences, longest: int, samples: Sequence[Tensors]) -> None:
+def prove(old: Path, new: Path, sequences: Sequences, longest: int, samples: Sequence[Tensors]) -> Sequences:
     """Raise NotSequences unless `new` answers `samples` without their padding as `old` does with it, and with more
-    where they are shorter than `longest`."""
+    where they are shorter than `longest`.
+
+    Gives `sequences` with those outputs alone that are seen to have a place for each token: a dimension may have
+    the length's number, or be free, for another reason.
+    """
     sessions = {path: _session(path) for path in (old, new)}
-    for sample in samples:
-        cut = sequences.cut(sample)
+    cut = [sequences.cut(sample) for sample in samples]
+    short = [_run(sessions[new], {name: array[None] for name, array in one.items()}) for one in cut]
+    lengths = [len(one[sequences.mask]) for one in cut]
+    axes = {
+        name: axis
+        for name, axis in sequences.outputs.items()
+        if all(
+            outputs[name].shape[axis : axis + 1] == (length,)
+            for outputs, length in zip(short, lengths, strict=True)
+        )
+    }
+    proven = replace(sequences, outputs=axes)
+    for sample, mine, length in zip(samples, short, lengths, strict=True):
         padded = {name: _pad(array, longest, name in sequences.inputs) for name, array in sample.items()}
-        long = _run(sessions[old], padded, sequences)
-        short = _run(sessions[new], {name: array[None] for name, array in cut.items()}, sequences)
-        length = len(cut[sequences.mask])
-        for name, wanted in long.items():
-            if wanted.shape != short[name].shape:
-                have = f"{list(short[name].shape)}, not {list(wanted.shape)}"
-                raise NotSequences(f"at {length} tokens its output {name} would be {have}")
-            off = _off(short[name], wanted)
-            if not off <= TOLERANCE:
-                raise NotSequences(f"at {length} tokens its output {name} would change by {100 * off:.2g} %")
+        _require_same(proven, mine, _run(sessions[old], padded), length)
+    return proven
+
+
+def _require_same(sequences: Sequences, short: Tensors, long: Tensors, length: int) -> None:
+    """Raise NotSequences unless outputs for one sequence, alone and padded, are the same for its own tokens."""
+    mine, theirs = (sequences.part(outputs, np.array([length]))[0] for outputs in (short, long))
+    for name, wanted in theirs.items():
+        if wanted.shape != mine[name].shape:
+            have = f"{list(mine[name].shape)}, not {list(wanted.shape)}"
+            raise NotSequences(f"at {length} tokens its output {name} would be {have}")
+        off = _off(mine[name], wanted)
+        if not off <= TOLERANCE:
+            raise NotSequences(f"at {length} tokens its output {name} would change by {100 * off:.2g} %")
 
 
 def _off(mine: Array, wanted: Array) -> float:
@@ -169,8 +201,8 @@ def _session(path: Path) -> ort.InferenceSession:
         raise _not_run(error) from error
 
 
-def _run(session: ort.InferenceSession, batch: Tensors, sequences: Sequences) -> Tensors:
-    """The answers of ONNX Runtime to a batch of one, as long as its sequence is. Raises NotSequences."""
+def _run(session: ort.InferenceSession, batch: Tensors) -> Tensors:
+    """The answers of ONNX Runtime to a batch of one. Raises NotSequences."""
     names = [value.name for value in session.get_outputs()]
     try:
         outputs = dict(zip(names, session.run(names, dict(batch)), strict=True))
@@ -179,7 +211,7 @@ def _run(session: ort.InferenceSession, batch: Tensors, sequences: Sequences) ->
     for name, array in outputs.items():
         if array.shape[:1] != (1,):
             raise NotSequences(f"its output {name} is {list(array.shape)}, without a row for each sequence")
-    return sequences.part(outputs, sequences.lengths(batch))[0]
+    return outputs
 
 
 def _not_run(error: Exception) -> NotSequences:

@@ -41,11 +41,12 @@ def called_mask(name: str) -> bool:
 
 
 def _axis(dims: Dims, tokens: int | str | None) -> int | None:
-    """Which of an output's dimensions is that of `tokens`: the one so called, else the only free one."""
+    """Which of an output's dimensions is that of `tokens`: the one so called, else the only free one. Of several
+    that are the same number, the first: what else has that number is no length, or the proof on samples fails."""
     rest = range(1, len(dims))
     called = [place for place in rest if dims[place] == tokens and tokens is not None]
     free = [place for place in rest if not isinstance(dims[place], int)]
-    found = called or free
+    found = (called[:1] if isinstance(tokens, int) else called) or free
     if len(found) > 1:
         raise NotSequences(f"an output of {list(dims)} has more than one dimension that may be that of tokens")
     return found[0] if found else None

@@ -44,7 +44,8 @@ class Fitted:
         self.where = samples.where
         self.sequences = sequences
         self.cuts: Sequences | None = None
-        """By what padding is cut off and lengths are joined; None where samples come as they were given."""
+        """By what padding is cut off and lengths are joined. Until it is set, samples come as they were given, and
+        only equal lengths share a call."""
         self._samples = samples
         self._inputs = inputs
         self._takes = [_taken(spec, alone, sequences) for spec in inputs]
@@ -53,12 +54,6 @@ class Fitted:
     def __getitem__(self, index: int) -> Tensors:
         """Sample `index` in the inputs' dtypes."""
         return self.cuts.cut(self.given(index)) if self.cuts else self.given(index)
-
-    def cut(self, longest: int) -> None:
-        """From now on have sequences come without their padding, and share calls of at most `longest` tokens with
-        others of any length."""
-        assert self.sequences is not None
-        self.cuts = replace(self.sequences, longest=longest)
 
     def given(self, index: int) -> Tensors:
         """The same with its padding. Raises DataError where it does not fit."""

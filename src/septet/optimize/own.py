@@ -144,8 +144,7 @@ class OwnModel(Subject):
         if shorter:
             try:
                 few = [self._samples.given(index) for index in self._spread(shorter)]
-                self.model = at_own_length(path, sequences, longest, few, folder)
-                self._samples.cut(longest)
+                self.model, self._samples.cuts = at_own_length(path, sequences, longest, few, folder)
                 self.data += ", each at its own length"
                 ran = [looks[index].own for part in PARTS for index in self._parts[part]]
                 self.notes += (OWN_NOTE.format(sum(ran), longest * len(ran), longest),)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from septet.engines.freeing import free, prove
@@ -15,19 +16,17 @@ from septet.tensor import Tensors
 
 def at_own_length(
     path: Path, sequences: Sequences, longest: int, samples: Sequence[Tensors], folder: Path
-) -> Path:
-    """A model file that answers `samples` without their padding as the one at `path` does padded to `longest`.
+) -> tuple[Path, Sequences]:
+    """A model file that answers `samples` without their padding as the one at `path` does padded to `longest`, and
+    its sequences, which are no longer.
 
     That is `path` itself where its length is free; else what is made of it in `folder`, once. Raises NotSequences,
     with the reason, where there is none.
     """
-    if sequences.longest is None:
-        prove(path, path, sequences, longest, samples)
-        return path
-    made = folder / f"free-{graph.digest(path)}" / path.name
+    made = path if sequences.longest is None else folder / f"free-{graph.digest(path)}" / path.name
     if made.exists():
-        prove(path, made, sequences, longest, samples)
+        proven = prove(path, made, sequences, longest, samples)
     else:
         with whole_folder(made.parent) as beside:
-            free(path, beside / made.name, sequences, samples)
-    return made
+            proven = free(path, beside / made.name, sequences, samples)
+    return made, replace(proven, longest=longest)

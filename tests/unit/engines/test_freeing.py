@@ -94,3 +94,23 @@ def test_an_answer_of_the_wrong_length_is_told(tmp_path: Path) -> None:
     sequences = sequences_of(read_onnx(fixed))
     with pytest.raises(NotSequences, match="does not run"):
         prove(fixed, fixed, sequences, LONGEST, samples())
+
+
+@pytest.mark.parametrize("length", [LONGEST, "L"])
+def test_an_output_that_is_as_wide_as_the_longest_is_long_stays_so(tmp_path: Path, length: int | str) -> None:
+    """`broad`, float32 [B, 64 or ?], is no output of tokens."""
+    path = tagger(tmp_path / "made.onnx", length)
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((3, LONGEST), np.float32), "broadening"))
+    model.graph.node.append(onnx.helper.make_node("MatMul", ["topic", "broadening"], ["broad"], name="broadened"))
+    shape = ["B", LONGEST if length == LONGEST else None]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("broad", onnx.TensorProto.FLOAT, shape))
+    onnx.save(model, path)
+    sequences = sequences_of(read_onnx(path))
+    assert sequences.outputs == {"tags": 1, "broad": 1}
+    to = path
+    if length == LONGEST:
+        to = path.with_name("free.onnx")
+        assert free(path, to, sequences, samples()).outputs == {"tags": 1}
+        assert read_onnx(to).dims["broad"] == ("B", LONGEST)
+    assert prove(path, to, sequences, LONGEST, samples()).outputs == {"tags": 1}
