@@ -94,15 +94,18 @@ def files(path: Path) -> list[Path]:
 
 def digest(path: Path) -> str:
     """What tells the model at `path` from others: of its contents, and for the rest of very large files of their
-    lengths and dates."""
+    lengths and dates. Raises ModelInvalid where a part of it is missing."""
     found = hashlib.sha256()
-    for part in files(path):
-        state = part.stat()
-        found.update(f"{part.name} {state.st_size} ".encode())
-        if state.st_size > _HASHED:
-            found.update(str(state.st_mtime_ns).encode())
-        with part.open("rb") as file:
-            found.update(file.read(_HASHED))
+    try:
+        for part in files(path):
+            state = part.stat()
+            found.update(f"{part.name} {state.st_size} ".encode())
+            if state.st_size > _HASHED:
+                found.update(str(state.st_mtime_ns).encode())
+            with part.open("rb") as file:
+                found.update(file.read(_HASHED))
+    except OSError as error:
+        raise ModelInvalid(f"{path}: its weights cannot be read: {error}") from error
     return found.hexdigest()[:32]
 
 

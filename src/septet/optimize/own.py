@@ -114,13 +114,13 @@ class OwnModel(Subject):
 
     def _fitted(self, file: OnnxFile, samples: Samples) -> tuple[Fitted, tuple[str, ...]]:
         """`samples` as the network takes them, and what must be said of that."""
-        notes: tuple[str, ...] = ()
         try:
-            if self._alone:
-                return Fitted(samples, file.inputs, self._alone, sequences_of(file)), notes
+            if not self._alone:
+                raise NotSequences("it takes so many at a time, and no other number")
+            return Fitted(samples, file.inputs, self._alone, sequences_of(file)), ()
         except NotSequences as error:
-            if any(called_mask(spec.name) for spec in file.inputs):
-                notes = (PADDED_NOTE.format(error),)
+            masked = any(called_mask(spec.name) and len(spec.shape) == 2 for spec in file.inputs)
+            notes = (PADDED_NOTE.format(error),) if masked else ()
         return Fitted(samples, file.inputs, self._alone, None), notes
 
     def _parted(self, distinct: Sequence[int]) -> dict[Part, list[int]]:

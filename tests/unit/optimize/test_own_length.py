@@ -15,7 +15,7 @@ from networks_made import perceptron, vectors
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
-from septet.errors import DataError
+from septet.errors import DataError, ModelInvalid
 from septet.optimize.agreement import agreement
 from septet.optimize.own import OwnModel
 from septet.pipelines.sequence import STEP
@@ -127,6 +127,14 @@ def test_samples_too_short_for_a_network_that_cannot_be_made_free_are_told(tmp_p
         answered(path, long)
 
 
+def test_weights_that_are_missing_are_told(tmp_path: Path) -> None:
+    path = tagger(tmp_path / "tagger.onnx", LONGEST)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(ModelInvalid, match=r"w\.bin"):
+        answered(path, texts(40, padded=True))
+
+
 def test_two_masks_are_noted(tmp_path: Path) -> None:
     path = tagger(tmp_path / "tagger.onnx", LONGEST)
     model = onnx.load(path)
@@ -136,6 +144,17 @@ def test_two_masks_are_noted(tmp_path: Path) -> None:
     subject, _ = answered(path, samples)
     assert subject.model == path
     assert "padding and all, and only those of one length together: no input, or more than one" in subject.notes[0]
+
+
+def test_a_batch_of_a_fixed_number_is_noted(tmp_path: Path) -> None:
+    samples = texts(80, padded=True)
+    pairs = [
+        {name: np.stack([one[name], other[name]]) for name in one}
+        for one, other in zip(samples[::2], samples[1::2], strict=True)
+    ]
+    subject, seen = answered(tagger(tmp_path / "tagger.onnx", LONGEST, 2), pairs)
+    assert "it takes so many at a time" in subject.notes[0]
+    assert {answer["tags"].shape for answer in seen.values()} == {(2, LONGEST, 3)}
 
 
 def test_what_has_no_tokens_says_nothing_of_them(tmp_path: Path) -> None:
