@@ -106,19 +106,25 @@ class _Freeing:
             return self._shape(name, numpy_helper.to_array(constant).tolist())
         indexes = node.op_type == "Gather" and place == 1
         if (node.op_type in _BY_ELEMENT or indexes) and self._fixed in constant.dims:
-            return self._rows(name, list(constant.dims).index(self._fixed))
+            return self._rows(name, [axis for axis, size in enumerate(constant.dims) if size == self._fixed])
         return None
 
     def _shape(self, name: str, entries: list[int]) -> str | None:
         """A shape whose entries of the fixed length are the input's."""
         if self._fixed not in entries:
             return None
-        parts = [_LENGTH if entry == self._fixed else self._number(entry) for entry in entries]
+        parts = [_LENGTH if entry == self._fixed else self._numbers(entry) for entry in entries]
         return self._follow(name, "Concat", parts, axis=0)
 
-    def _rows(self, name: str, axis: int) -> str:
-        """The first rows of a constant along `axis`, as many as the input has tokens."""
-        return self._follow(name, "Slice", [name, self._number(0), _LENGTH, self._number(axis)])
+    def _rows(self, name: str, axes: list[int]) -> str:
+        """The first rows of a constant along each of `axes`, as many as the input has tokens."""
+        count = len(axes)
+        lengths = (
+            _LENGTH
+            if count == 1
+            else self._follow(f"{_LENGTH}.{count} times", "Concat", [_LENGTH] * count, axis=0)
+        )
+        return self._follow(name, "Slice", [name, self._numbers(*[0] * count), lengths, self._numbers(*axes)])
 
     def _follow(self, name: str, kind: str, inputs: list[str], **attributes: Any) -> str:
         output = f"{name}.{NAME}"
@@ -127,17 +133,17 @@ class _Freeing:
             self._following.add(output)
         return output
 
-    def _number(self, entry: int) -> str:
-        name = f"{_LENGTH}.{entry}"
+    def _numbers(self, *entries: int) -> str:
+        name = ".".join(map(str, (_LENGTH, *entries)))
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.array([entry], np.int64), name)
+            self._constants[name] = numpy_helper.from_array(np.array(entries, np.int64), name)
             self._graph.initializer.append(self._constants[name])
         return name
 
     def _length(self) -> list[onnx.NodeProto]:
         """How many tokens the input has, int64 [1]."""
         whole = helper.make_node("Shape", [self._sequences.mask], [f"{_LENGTH}.shape"])
-        inputs = [f"{_LENGTH}.shape", self._number(1), self._number(2), self._number(0)]
+        inputs = [f"{_LENGTH}.shape", self._numbers(1), self._numbers(2), self._numbers(0)]
         return [whole, helper.make_node("Slice", inputs, [_LENGTH])]
 
 

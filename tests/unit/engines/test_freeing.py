@@ -46,6 +46,21 @@ def test_a_file_whose_answers_depend_on_padding_is_refused(tmp_path: Path) -> No
         freed(heedless)
 
 
+def test_a_table_of_who_sees_whom_is_made_free_in_both_dimensions(tmp_path: Path) -> None:
+    path = tagger(tmp_path / "fixed.onnx", LONGEST)
+    model = onnx.load(path)
+    later = np.triu(np.full((1, LONGEST, LONGEST), -1e4, np.float32), 1)
+    model.graph.initializer.append(numpy_helper.from_array(later, "later"))
+    scored = next(node for node in model.graph.node if node.output[0] == "scores")
+    scored.output[0] = "plain"
+    model.graph.node.insert(
+        list(model.graph.node).index(scored) + 1,
+        onnx.helper.make_node("Add", ["plain", "later"], ["scores"], name="causal"),
+    )
+    onnx.save(model, path)
+    assert sequences_of(read_onnx(freed(path))).longest is None
+
+
 def test_a_file_that_has_its_length_where_nobody_looks_for_it_is_refused(tmp_path: Path) -> None:
     path = tagger(tmp_path / "fixed.onnx", LONGEST)
     model = onnx.load(path)
