@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from septet.tensor import Array
+from septet.tensor import Array, Tensors
 
 WORDS, WIDTH, LONGEST = 50, 16, 64
 _DRAW = np.random.default_rng(8)
@@ -20,9 +20,11 @@ _WEIGHTS = {
 }
 
 
-def tagger(path: Path, length: int | str, batch: int | str = "B", *, heeds: bool = True) -> Path:
-    """``tokens`` and ``token_mask``, int64 [B, `length`] -> ``tags``, float32 [B, `length`, 3], and ``topic``,
-    float32 [B, 3], the answer at the first token.
+def tagger(
+    path: Path, length: int | str, batch: int | str = "B", *, heeds: bool = True, whole: int = TensorProto.INT64
+) -> Path:
+    """``tokens`` and ``token_mask``, `whole` numbers [B, `length`] -> ``tags``, float32 [B, `length`, 3], and
+    ``topic``, float32 [B, 3], the answer at the first token.
 
     As exporters write it where `length` is a number, that number stands in the shapes of reshapes and in the
     table of places. Unless it `heeds` its mask, all tokens are averaged, padding too.
@@ -59,9 +61,7 @@ def tagger(path: Path, length: int | str, batch: int | str = "B", *, heeds: bool
     shares = node("Softmax", [node("Add", [scores, hidden], "masked")], "shares", axis=-1)
     tags = node("MatMul", [node("MatMul", [shares, x], "seen"), "mix"], "tags")
     node("Squeeze", [node("Slice", [tags, "zero", "one", "one"], "first"), "one"], "topic")
-    takes = [
-        helper.make_tensor_value_info(n, TensorProto.INT64, [batch, length]) for n in ("tokens", "token_mask")
-    ]
+    takes = [helper.make_tensor_value_info(n, whole, [batch, length]) for n in ("tokens", "token_mask")]
     gives = [
         helper.make_tensor_value_info("tags", TensorProto.FLOAT, [batch, length, 3]),
         helper.make_tensor_value_info("topic", TensorProto.FLOAT, [batch, 3]),
@@ -76,3 +76,14 @@ def tagger(path: Path, length: int | str, batch: int | str = "B", *, heeds: bool
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def texts(count: int, *, padded: bool, seed: int = 1) -> list[Tensors]:
+    """`count` samples of 3 to 64 tokens, the first of all 64, `padded` to 64 with what is no zero, or not."""
+    draw = np.random.default_rng(seed)
+    found: list[Tensors] = []
+    for size in [LONGEST, *draw.integers(3, LONGEST + 1, count - 1).tolist()]:
+        more = (0, (LONGEST - size) * padded)
+        tokens = np.pad(draw.integers(0, WORDS, size), more, constant_values=7)
+        found.append({"tokens": tokens, "token_mask": np.pad(np.ones(size, np.int64), more)})
+    return found

@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+import septet
 from septet.cli.progress import Display
 from septet.harness.job import Progress
-from septet.report.ledger import ledger_page, print_ledger
-from septet.whole import write_whole
+from septet.report.ledger import print_ledger
 from septet.workloads.optimizing import KEEP, REPOSITORY
-from septet.workloads.optimizing import optimize as search
 from septet.workloads.workload import Size
 
 
@@ -29,7 +28,7 @@ from septet.workloads.workload import Size
               help="Samples for an ONNX file, by input name; or a full-size network's data set.")  # fmt: skip
 @click.option("--score", metavar="MODULE:FUNCTION",
               help="Of an ONNX file: a function (outputs, indices) -> a number 0…1 for each sample. Without it, "
-              "agreement of outputs with FP32 is judged.")  # fmt: skip
+              "agreement of outputs with FP32 is judged. Sequences come without padding.")  # fmt: skip
 @click.option("--pixels", metavar="MEAN,MEAN,MEAN[/DEVIATION,…]",
               help="Let an ONNX file take images' bytes, uint8 [H, W, 3], which --data then has, in the place of "
               "normalised floats.")  # fmt: skip
@@ -61,11 +60,10 @@ def optimize(
         def tell(words: str, done: float) -> None:
             display.step(words, Progress("running", done, 0.0))
 
-        found = search(model, keep=float(keep), size=size, weights=weights, data=data, score=score,
-                       pixels=pixels, minutes=minutes, output=output, repository=repository,
-                       tell=tell)  # fmt: skip
+        found = septet.optimize(model, keep=float(keep), size=size, weights=weights, data=data, score=score,
+                                pixels=pixels, minutes=minutes, output=output, repository=repository,
+                                tell=tell)  # fmt: skip
     print_ledger(found.ledger, Console())
-    write_whole(found.folder / "report.html", ledger_page(found.ledger).encode())
     click.echo(f"product: {found.entry}")
     click.echo(f"ledger:  {found.folder / 'ledger.json'}")
     click.echo(f"report:  {found.folder / 'report.html'}")

@@ -74,7 +74,7 @@ def link(source: Path, to: Path) -> None:
         return
     to.unlink(missing_ok=True)
     try:
-        os.link(source, to)
+        os.link(source.resolve(), to)  # not a link of that name to it, which leads nowhere from another folder
     except OSError:
         shutil.copyfile(source, to)
 
@@ -94,15 +94,18 @@ def files(path: Path) -> list[Path]:
 
 def digest(path: Path) -> str:
     """What tells the model at `path` from others: of its contents, and for the rest of very large files of their
-    lengths and dates."""
+    lengths and dates. Raises ModelInvalid where a part of it is missing."""
     found = hashlib.sha256()
-    for part in files(path):
-        state = part.stat()
-        found.update(f"{part.name} {state.st_size} ".encode())
-        if state.st_size > _HASHED:
-            found.update(str(state.st_mtime_ns).encode())
-        with part.open("rb") as file:
-            found.update(file.read(_HASHED))
+    try:
+        for part in files(path):
+            state = part.stat()
+            found.update(f"{part.name} {state.st_size} ".encode())
+            if state.st_size > _HASHED:
+                found.update(str(state.st_mtime_ns).encode())
+            with part.open("rb") as file:
+                found.update(file.read(_HASHED))
+    except OSError as error:
+        raise ModelInvalid(f"{path}: its weights cannot be read: {error}") from error
     return found.hexdigest()[:32]
 
 
@@ -183,9 +186,18 @@ def _taken(graph: onnx.GraphProto) -> Iterator[str]:
         yield from _inputs(node)
 
 
+def taken_inside(model: onnx.ModelProto) -> set[str]:
+    """The tensors that nodes of inner graphs take, such as those of an If's branches."""
+    return {name for node in model.graph.node for name in _inside(node)}
+
+
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:
     """What a node takes, its inner graphs' nodes included."""
     yield from node.input
+    yield from _inside(node)
+
+
+def _inside(node: onnx.NodeProto) -> Iterator[str]:
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):
             yield from _taken(inner)

@@ -23,7 +23,7 @@ from septet.errors import ResultsNotWritten, ResultsUnreadable
 from septet.model_config.name import require_name
 from septet.optimize import graph
 from septet.optimize.batching import Batching, batching_of
-from septet.optimize.candidate import REFERENCE, Candidate
+from septet.optimize.candidate import Candidate
 from septet.optimize.folder import remove_unfinished, whole_folder
 from septet.optimize.ledger import Ledger, Row
 from septet.optimize.passes import Applied
@@ -64,11 +64,11 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.row.candidate
 
 
-def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path, *, joins: bool = True) -> Path:
+def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path, *, model: Path, joins: bool = True) -> Path:
     """Put the chosen row of `ledger`, whose model file is `file`, into `repository`; the folder of the entry.
 
-    `feed` is what the engine gets for one sample; `joins` as in `Subject`. An earlier entry of that name is
-    replaced, if it is one of Septet's. Raises ResultsNotWritten.
+    `feed` is what the engine gets for one sample; `model` and `joins` as in `Subject`. An earlier entry of that
+    name is replaced, if it is one of Septet's. Raises ResultsNotWritten.
     """
     row = ledger.product
     assert row is not None
@@ -79,6 +79,7 @@ def put(ledger: Ledger, file: Path, feed: Tensors, repository: Path, *, joins: b
             shutil.rmtree(left, ignore_errors=True)
         remove_unfinished(repository, new.name)
         with whole_folder(new) as beside:
+            _place(file, model, beside / VERSION)
             _fill(ledger, row, file, feed, joins, beside)
         if entry.exists():
             entry.rename(old)
@@ -121,11 +122,16 @@ def open_product(repository: Path, name: str) -> tuple[Product, Path]:
     return product, entry / VERSION / product.file
 
 
-def _fill(ledger: Ledger, row: Row, file: Path, feed: Tensors, joins: bool, entry: Path) -> None:
-    # The reference is the user's own file, who may change it.
-    place = graph.copy if row.candidate == REFERENCE else graph.link
+def _place(file: Path, model: Path, folder: Path) -> None:
+    """Have all that belongs to `file` in `folder`. What is `model`'s too, such as a table, is the user's, who may
+    change it; the rest is the search's, which does not."""
+    theirs = graph.files(model)
     for part in graph.files(file):
-        place(part, entry / VERSION / part.relative_to(file.parent))
+        place = graph.copy if any(part.samefile(other) for other in theirs) else graph.link
+        place(part, folder / part.relative_to(file.parent))
+
+
+def _fill(ledger: Ledger, row: Row, file: Path, feed: Tensors, joins: bool, entry: Path) -> None:
     product = Product(
         name=ledger.name,
         source=ledger.source,

@@ -67,7 +67,7 @@ class ArchiveSamples(Samples):
         return {name: array[index] for name, array in self._arrays.items()}
 
     def digest(self) -> str:
-        return _digest(self._arrays)
+        return digest(self._arrays)
 
 
 class FolderSamples(Samples):
@@ -126,7 +126,7 @@ class GivenSamples(Samples):
         return self._samples[index]
 
     def digest(self) -> str:
-        return hashlib.sha256("".join(map(_digest, self._samples)).encode()).hexdigest()
+        return hashlib.sha256("".join(map(digest, self._samples)).encode()).hexdigest()
 
 
 def open_samples(given: Given, inputs: Sequence[TensorSpec]) -> Samples:
@@ -152,7 +152,8 @@ def _called(function: Callable[[], Iterable[Tensors]], words: str) -> Samples:
     return GivenSamples(given, words)
 
 
-def _digest(arrays: Tensors) -> str:
+def digest(arrays: Tensors) -> str:
+    """What tells `arrays` from others: of their names, dtypes, shapes and contents."""
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         content = repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()

@@ -14,6 +14,8 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from septet.optimize import graph
+
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """What costs time, and gains by INT8."""
 
@@ -39,6 +41,12 @@ def quantise(
     give floats as fast as levels, so that there fewer tensors need be rounded.
     """
     kinds = KINDS if outputs else (*LAYERS, *POOLS)
+    inside = graph.taken_inside(model)  # the quantiser does not look there for what it leads past a clamp
+    clamps = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in CLAMPS and not inside.isdisjoint((*node.input, *node.output))
+    ]
     quantiser = QDQQuantizer(
         model,
         True,  # per channel
@@ -47,7 +55,7 @@ def quantise(
         QuantType.QUInt8,
         found,
         [],
-        list(kept),
+        [*kept, *clamps],
         list(kinds),
         {} if outputs else {"OpTypesToExcludeOutputQuantization": list(kinds)},
     )

@@ -71,10 +71,13 @@ def _timing(each: Mapping[int, float], rounds: int) -> Timing:
 
 
 def _calls(engine: Engine, feeds: Sequence[Tensors]) -> int:
-    """How many calls are worth timing at once; the first call, which compiles and allocates, does not count."""
-    _seconds(engine, feeds, 1)
-    once = _seconds(engine, feeds, 1)
-    return max(1, min(1_000, round(SECONDS / max(once, 1e-6))))
+    """How many calls are worth timing at once: each feed as often as the others where they are of unlike shapes,
+    one of which costs more than another. The first call, which compiles and allocates, does not count."""
+    shapes = {tuple(array.shape for array in feed.values()) for feed in feeds}
+    turn = len(feeds) if len(shapes) > 1 else 1
+    _seconds(engine, feeds, turn)
+    once = _seconds(engine, feeds, turn)
+    return turn * max(1, min(1_000 // turn, round(SECONDS / max(once, 1e-6))))
 
 
 def _seconds(engine: Engine, feeds: Sequence[Tensors], count: int) -> float:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sequences of unlike length: cut off what pads them, join some into a batch no longer than it must be.
 
-The tokens of a network's inputs lie in [N, L]; one input, the mask, is 0 where there is only padding. Where the
-network heeds its mask, a sequence's answers are the same at its own length as padded to any other.
+The tokens of a network's inputs lie in [N, L, …]; one input, the mask [N, L], is 0 where there is only padding.
+Where the network heeds its mask, a sequence's answers are the same at its own length as padded to any other.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ padding that is left costs about 2 % of SQuAD's tokens."""
 class Sequences:
     """The tensors of a network that have a place for each token.
 
-    `inputs` are [N, L], `mask` is one of them; `outputs` maps a name to which of its dimensions is that of tokens.
-    The network takes sequences of at most `longest` tokens; None: of any number.
+    `inputs` are [N, L, …], `mask`, [N, L], is one of them; `outputs` maps a name to which of its dimensions is
+    that of tokens. The network takes sequences of at most `longest` tokens; None: of any number.
     """
 
     inputs: tuple[str, ...]
@@ -75,7 +75,7 @@ class Sequences:
 
 
 def _padded(rows: Sequence[Array], length: int) -> Array:
-    joined = np.zeros((len(rows), length), rows[0].dtype)
+    joined = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)
     for to, row in zip(joined, rows, strict=True):
         to[: len(row)] = row
     return joined

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +15,7 @@ from septet.report.chart import Point, scatter
 from septet.report.picture import Picture
 from septet.report.scale import words
 from septet.report.template import templates
+from septet.whole import write_whole
 
 SHAPES = {"kept": "met", "rejected": "missed", "undecided": "undecided"}
 """A verdict's mark in pictures."""
@@ -33,6 +36,11 @@ def print_ledger(ledger: Ledger, console: Console) -> None:
     for line in conclusions(ledger):
         console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     console.print()
+
+
+def write_page(ledger: Ledger, folder: Path) -> None:
+    """Write the page into the folder of the search, as ``report.html``. Raises ResultsNotWritten."""
+    write_whole(folder / "report.html", ledger_page(ledger).encode())
 
 
 def ledger_page(ledger: Ledger) -> str:

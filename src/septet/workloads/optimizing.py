@@ -76,13 +76,13 @@ def optimize(
         raise UsageError(f"minutes must be more than 0, not {minutes:g}")
     if pixels is not None:
         what = _of_pixels(Path(what), pixels, data, (output or SEARCHES / Path(what).stem) / "pixels")
-    subject = _subject(what, size, weights, data, score)
+    subject = _subject(what, size, weights, data, score, output)
     require_place(repository, subject.name)
     folder = output or SEARCHES / subject.name
     with SearchFolder(folder, subject, ratio) as kept:
         search = Search(subject, ratio, kept, minutes=minutes, tell=tell)
         ledger = search.run()
-        entry = put(ledger, search.file, search.feed(), repository, joins=subject.joins)
+        entry = put(ledger, search.file, search.feed(), repository, model=subject.model, joins=subject.joins)
     return Optimized(ledger, folder, entry)
 
 
@@ -125,7 +125,12 @@ def optimized_form(network: str, size: Size, asked: Asked, repository: Path = RE
 
 
 def _subject(
-    what: str | Path, size: Size, weights: str, data: Given | None, score: OwnScore | str | None
+    what: str | Path,
+    size: Size,
+    weights: str,
+    data: Given | None,
+    score: OwnScore | str | None,
+    output: Path | None,
 ) -> Subject:
     path = Path(what)
     if str(what) in WORKLOADS:
@@ -138,4 +143,4 @@ def _subject(
         raise UnknownNetwork(f"{what}: no network is called so, and no file; networks: {', '.join(networks())}")
     if data is None:
         raise UsageError(f"{what}: needs samples: --data samples.npz, a folder, or module:function")
-    return OwnModel(path, data, score)
+    return OwnModel(path, data, score, output or SEARCHES / path.stem)

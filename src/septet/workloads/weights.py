@@ -134,7 +134,11 @@ def freed(path: Path, sequences: Sequences, samples: Sequence[Tensors]) -> Path:
     in the cache. Raises NotSequences."""
     about = path.stat()
     key = md5(f"{path.resolve()} {about.st_size} {about.st_mtime_ns}".encode(), usedforsecurity=False).hexdigest()
-    return built(lambda to: free(path, to, sequences, samples), f"free-{key[:16]}")
+
+    def write(to: Path) -> None:
+        free(path, to, sequences, samples)
+
+    return built(write, f"free-{key[:16]}")
 
 
 def _automatic(official: Official, write: Write, key: str) -> Found:

@@ -49,10 +49,25 @@ def test_the_mask_may_be_named_by_the_caller() -> None:
     assert sequences_of(file({"a": ("N", "L"), "b": ("N", "L")}, {"y": ("N", "L")}), "b").mask == "b"
 
 
+def test_of_dimensions_with_the_lengths_number_the_first_is_taken() -> None:
+    square = {"states": ("N", 128, 128), "shares": ("N", 4, 128, 128)}
+    assert sequences_of(file({"ids": ("N", 128), "mask": ("N", 128)}, square)).outputs == {
+        "states": 1,
+        "shares": 2,
+    }
+
+
+def test_tokens_may_be_vectors_and_the_mask_of_any_numbers() -> None:
+    found = sequences_of(
+        file({"frames": ("N", "L", 80), "mask": ("N", "L"), "scale": ("N", 1)}, {"y": ("N", "L", 5)}, FLOAT)
+    )
+    assert (found.inputs, found.mask, found.outputs) == (("frames", "mask"), "mask", {"y": 1})
+
+
 @pytest.mark.parametrize(
     ("inputs", "outputs", "why"),
     [
-        ({"ids": ("N", "L")}, {"y": ("N", "L")}, "no input, or more than one, is a mask of whole numbers [N, L]"),
+        ({"ids": ("N", "L")}, {"y": ("N", "L")}, "no input, or more than one, is a mask [N, L]"),
         ({"mask_a": ("N", "L"), "mask_b": ("N", "L")}, {"y": ("N", "L")}, "no input, or more than one, is a mask"),
         ({"ids": ("N", "L"), "mask": ("N", "M")}, {"y": ("N", "L")}, "do not share one dimension of tokens"),
         (FREE, {"y": ("N", "A", "B")}, "more than one dimension that may be that of tokens"),

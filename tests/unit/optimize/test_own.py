@@ -28,19 +28,40 @@ def model(tmp_path: Path) -> Path:
     return perceptron(tmp_path / "mine.onnx")
 
 
+def own(path: Path, data: Given, score: OwnScore | str | None = None) -> OwnModel:
+    return OwnModel(path, data, score, path.parent / "search")
+
+
 def fp32(path: Path | None) -> Engine:
     return load("onnx", path, EngineConfig(), Cpu.detect().partition())
 
 
 def test_the_parts_are_disjoint_and_whole(model: Path) -> None:
-    subject = OwnModel(model, vectors(100))
+    subject = own(model, vectors(100))
     parts = [set(subject._parts[part]) for part in PARTS]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 100
     assert all(len(part) >= 20 for part in parts)
 
 
+def test_a_batch_is_timed_only_if_there_are_samples_to_fill_it(model: Path) -> None:
+    subject = own(model, vectors(40))
+    assert subject.batches == (1, 8)
+    assert [len(feed["x"]) for feed in subject.feeds("calibration", fp32, 8, 8)] == [8]
+    assert own(model, vectors(20)).batches == (1,)
+
+
+def test_samples_that_repeat_others_are_left_out_and_counted(model: Path) -> None:
+    samples = vectors(40)
+    subject = own(model, [*samples, *samples[:15], samples[3]])
+    assert sorted(index for part in PARTS for index in subject._parts[part]) == list(range(40))
+    assert "16 samples are left out that repeat others" in subject.notes[-1]
+    assert subject._parts == own(model, samples)._parts
+    with pytest.raises(DataError, match="1 that are not the same are too few"):
+        own(model, samples[:1] * 2_000)
+
+
 def test_without_a_score_it_is_agreement_and_says_so(model: Path) -> None:
-    subject = OwnModel(model, vectors(40))
+    subject = own(model, vectors(40))
     assert subject.judged == "agreement"
     assert "not accuracy" in subject.notes[0]
     assert "scores, float [N, classes], is taken for a classifier's" in subject.notes[1]
@@ -59,9 +80,9 @@ def test_samples_come_from_files_folders_and_functions(model: Path, tmp_path: Pa
     files: list[Given] = [tmp_path / "all.npz", str(tmp_path / "npz"), tmp_path / "npy"]
     given: list[Given] = [*files, samples, lambda: iter(samples), "networks_made:twenty_vectors"]
     for data in given:
-        subject = OwnModel(model, data)
+        subject = own(model, data)
         assert sum(subject.count(part) for part in PARTS) == 20
-        np.testing.assert_array_equal(subject._sample(3)["x"], samples[3]["x"])
+        np.testing.assert_array_equal(subject._samples[3]["x"], samples[3]["x"])
 
 
 def two_inputs(path: Path) -> Path:
@@ -149,10 +170,10 @@ def test_bad_samples_are_told(model: Path, data: object, error: type[SeptetError
 
 def test_bad_models_are_told(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound):
-        OwnModel(tmp_path / "none.onnx", vectors(20))
+        own(tmp_path / "none.onnx", vectors(20))
     (tmp_path / "half.onnx").write_bytes(model.read_bytes()[:500])
     with pytest.raises(ModelInvalid):
-        OwnModel(tmp_path / "half.onnx", vectors(20))
+        own(tmp_path / "half.onnx", vectors(20))
     with pytest.raises(UnknownNetwork, match="no network is called so, and no file"):
         septet.optimize("resnet5")
 
@@ -171,12 +192,12 @@ def test_operators_that_no_engine_knows_are_named(tmp_path: Path) -> None:
     )
     onnx.save(made, tmp_path / "odd.onnx")
     with pytest.raises(ModelInvalid, match=r"com\.example\.Frobnicate, com\.example\.Whirl"):
-        OwnModel(tmp_path / "odd.onnx", vectors(20))
+        own(tmp_path / "odd.onnx", vectors(20))
 
 
 @pytest.mark.parametrize("said", [[0.5], [2.0] * 8, [float("nan")] * 8])
 def test_a_score_that_is_none_is_told(model: Path, said: list[float]) -> None:
-    subject = OwnModel(model, vectors(20), lambda answers, indices: said)
+    subject = own(model, vectors(20), lambda answers, indices: said)
     with pytest.raises(UsageError, match="the score gave"):
         subject.exam("search", fp32, 8)
 
@@ -189,7 +210,7 @@ def test_a_score_gets_outputs_without_batch_and_the_places_of_samples(model: Pat
         return [1.0] * len(answers)
 
     samples = vectors(40)
-    OwnModel(model, samples, score).exam("search", fp32, 12)  # type: ignore[arg-type]
+    own(model, samples, score).exam("search", fp32, 12)  # type: ignore[arg-type]
     with fp32(model) as engine:
         for answer, index in seen:
             want = engine.infer({"x": samples[index]["x"][None]})["scores"][0]
@@ -198,13 +219,13 @@ def test_a_score_gets_outputs_without_batch_and_the_places_of_samples(model: Pat
 
 @pytest.mark.parametrize("said", [{"a": 1}, "good", None, [[1.0]] * 8, ["x"] * 8, 0.5])
 def test_a_score_of_another_kind_is_told(model: Path, said: object) -> None:
-    subject = OwnModel(model, vectors(20), lambda answers, indices: said)  # type: ignore[arg-type, return-value]
+    subject = own(model, vectors(20), lambda answers, indices: said)  # type: ignore[arg-type, return-value]
     with pytest.raises(UsageError, match="the score"):
         subject.exam("search", fp32, 8)
 
 
 def test_a_whole_score_is_of_as_many_samples(model: Path) -> None:
-    subject = OwnModel(model, vectors(20), lambda answers, indices: mean("mine", "%", np.ones(3), scale=100))
+    subject = own(model, vectors(20), lambda answers, indices: mean("mine", "%", np.ones(3), scale=100))
     with pytest.raises(UsageError, match="not one number for each of 8 samples"):
         subject.exam("search", fp32, 8)
 
@@ -214,13 +235,13 @@ def test_what_a_users_function_raises_is_told_with_its_line(model: Path) -> None
         raise KeyError("label")
 
     with pytest.raises(UsageError, match=r"the score: failed: KeyError: 'label' \(.*test_own\.py:\d+\)"):
-        OwnModel(model, vectors(20), score).exam("search", fp32, 8)
+        own(model, vectors(20), score).exam("search", fp32, 8)
     with pytest.raises(DataError, match="broken_samples: failed: OSError: no disk"):
-        OwnModel(model, "networks_made:broken_samples")
+        own(model, "networks_made:broken_samples")
     with pytest.raises(DataError, match="gave NoneType, not samples"):
-        OwnModel(model, lambda: None)  # type: ignore[arg-type, return-value]
+        own(model, lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(DataError, match="inhomogeneous"):
-        OwnModel(model, [{"x": [[1.0], [1.0, 2.0]]}] * 20)  # type: ignore[dict-item]
+        own(model, [{"x": [[1.0], [1.0, 2.0]]}] * 20)  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +250,7 @@ def test_what_a_users_function_raises_is_told_with_its_line(model: Path) -> None
 def test_a_score_that_jumps_is_not_taken_for_a_fine_one(
     model: Path, part: Callable[[int], float], graded: bool
 ) -> None:
-    subject = OwnModel(model, vectors(50), lambda answers, indices: [part(index) for index in indices])
+    subject = own(model, vectors(50), lambda answers, indices: [part(index) for index in indices])
     score = subject.exam("final", fp32, 20)
     assert score.graded is graded
     assert (judge(score, score, 0.999, "accuracy").verdict == "kept") is graded
@@ -258,7 +279,7 @@ def test_an_output_without_a_row_for_each_sample_comes_whole(tmp_path: Path) -> 
         return [1.0] * len(answers)
 
     samples = vectors(40)
-    subject = OwnModel(path, samples, score)
+    subject = own(path, samples, score)
     subject.exam("search", fp32, 12)
     assert not subject.joins
     assert subject.batches == (1,)
@@ -304,9 +325,9 @@ def test_another_score_or_other_samples_are_another_search(model: Path, tmp_path
         (samples[:20], None),
         (samples[1:], one),
     )
-    said = [OwnModel(model, data, score).identity for data, score in different]
+    said = [own(model, data, score).identity for data, score in different]
     assert len(set(said)) == len(said)
-    assert OwnModel(model, samples[:20], one).identity == said[0]
+    assert own(model, samples[:20], one).identity == said[0]
 
 
 @pytest.mark.parametrize("kind", ["npz", "folder"])
@@ -320,8 +341,8 @@ def test_files_that_changed_are_other_samples(model: Path, tmp_path: Path, kind:
             np.save(tmp_path / "folder" / f"{place:03}.npy", sample["x"])
         return tmp_path / "folder"
 
-    before = OwnModel(model, written(vectors(20))).identity
-    assert OwnModel(model, written(vectors(21)[1:])).identity != before
+    before = own(model, written(vectors(20))).identity
+    assert own(model, written(vectors(21)[1:])).identity != before
 
 
 @pytest.mark.parametrize(
@@ -350,7 +371,7 @@ def test_files_that_are_damaged_or_something_else_are_told_by_name(
     for place in range(20) if path.parent.name == "f" else ():
         np.savez(path.parent / f"b{place}.npz", x=vectors(1)[0]["x"])
     with pytest.raises(DataError, match=words):
-        OwnModel(model, path.parent if path.parent.name == "f" else path)._sample(0)
+        own(model, path.parent if path.parent.name == "f" else path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import septet
@@ -12,8 +13,11 @@ from septet.devices.cpu import Cpu
 from septet.engines.engine import load
 from septet.errors import NotOptimized, ResultsNotWritten, ResultsUnreadable, UsageError
 from septet.model_config.text import read
+from septet.optimize import graph
+from septet.optimize.candidate import Candidate
 from septet.optimize.folder import UNFINISHED
-from septet.optimize.product import open_product
+from septet.optimize.ledger import Row
+from septet.optimize.product import open_product, put
 from septet.workloads.optimizing import Optimized, optimized_form
 from septet.workloads.workload import Asked
 
@@ -48,6 +52,16 @@ def test_the_entry_is_whole_and_runs_from_where_it_lies(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["mine"]
 
 
+def test_a_call_from_python_writes_all_that_the_command_writes(tmp_path: Path) -> None:
+    found = septet.optimize(
+        perceptron(tmp_path / "mine.onnx"), data=vectors(40), minutes=1e-9, output=tmp_path / "search",
+        repository=tmp_path / "models",
+    )  # fmt: skip
+    assert found.folder == tmp_path / "search"
+    assert (found.folder / "ledger.json").is_file()
+    assert found.ledger.notes[0] in (found.folder / "report.html").read_text()
+
+
 def test_an_entry_of_ours_is_replaced_and_anothers_is_not(tmp_path: Path) -> None:
     entry = made(tmp_path).entry
     killed = [
@@ -64,6 +78,33 @@ def test_an_entry_of_ours_is_replaced_and_anothers_is_not(tmp_path: Path) -> Non
     with pytest.raises(ResultsNotWritten, match="did not make"):
         made(tmp_path)
     assert not (tmp_path / "search").exists()  # told before anything was tried
+
+
+def test_a_table_of_the_users_is_copied_and_what_was_made_of_the_model_is_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "OUTSIDE", 4_096)
+    (tmp_path / "far").mkdir()
+    path = tmp_path / "far" / "mine.onnx"
+    onnx.save(onnx.load(perceptron(tmp_path / "a.onnx")), path, save_as_external_data=True, location="w.bin",
+              size_threshold=4_096)  # fmt: skip
+    (tmp_path / "far" / "w.bin").rename(tmp_path / "far" / "stored.bin")
+    (tmp_path / "far" / "w.bin").symlink_to("stored.bin")
+    prepared = tmp_path / "prepared" / "model.onnx"
+    prepared.parent.mkdir()
+    graph.write(graph.read(path), prepared, path)
+    assert prepared.with_name("w.bin").samefile(path.with_name("w.bin"))
+    ledger = septet.optimize(
+        path, data=vectors(40), output=tmp_path / "s", repository=tmp_path / "models", minutes=1e-9
+    ).ledger
+    ledger.put(Row(Candidate("openvino", "f32"), "prepared/model.onnx", 1, "kept", ""))
+    ledger.chosen = 1
+    entry = put(ledger, prepared, {"x": np.zeros((1, 24), np.float32)}, tmp_path / "models", model=path)
+    before = (entry / "1" / "w.bin").read_bytes()
+    with (tmp_path / "far" / "stored.bin").open("r+b") as file:
+        file.write(bytes(100))
+    assert (entry / "1" / "w.bin").read_bytes() == before
+    assert (entry / "1" / "model.onnx").samefile(prepared)
 
 
 def test_what_is_no_product_is_told(tmp_path: Path) -> None:

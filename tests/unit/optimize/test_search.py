@@ -79,7 +79,7 @@ def loud(tmp_path: Path) -> OwnModel:
     """A classifier that INT8 breaks in one layer."""
     path = perceptron(tmp_path / "loud.onnx", outliers=1_000)
     samples = sure(path, COUNT)
-    return OwnModel(path, samples, top_one(path, samples))
+    return OwnModel(path, samples, top_one(path, samples), path.parent / "search")
 
 
 def test_a_network_that_int8_breaks_keeps_its_accuracy_or_its_precision(loud: OwnModel, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_what_is_chosen_keeps_accuracy_on_samples_that_nobody_has_seen(loud: Own
 
 def test_a_softmax_that_amplifies_error_is_never_shipped_broken(tmp_path: Path) -> None:
     path = sharp_attention(tmp_path / "hot.onnx", temperature=30)
-    subject = OwnModel(path, vectors(400, shape=(8, WIDTH)))
+    subject = OwnModel(path, vectors(400, shape=(8, WIDTH)), None, path.parent / "search")
     ledger = searched(subject, 0.99, tmp_path / "search")
     assert verdicts(ledger)["onnx int8 (static, minmax)"] == "rejected"
     product = ledger.product
@@ -120,7 +120,7 @@ def test_a_softmax_that_amplifies_error_is_never_shipped_broken(tmp_path: Path) 
 
 def test_fifty_samples_leave_a_thousandth_undecided(tmp_path: Path) -> None:
     path, samples = perceptron(tmp_path / "a.onnx"), vectors(125)
-    subject = OwnModel(path, samples, top_one(path, samples))
+    subject = OwnModel(path, samples, top_one(path, samples), path.parent / "search")
     assert subject.count("final") == 50
     ledger = searched(subject, 0.999, tmp_path / "search")
     assert ledger.product is ledger.reference

@@ -11,7 +11,8 @@ from septet.tensor import Tensors
 
 
 class Clocked:
-    """An engine that costs `cost` seconds a call, and a quarter of it for each sample after the first."""
+    """An engine that costs `cost` seconds a call for each place of a sample, and a quarter of it for each sample
+    after the first."""
 
     now: ClassVar[float] = 0.0
     order: ClassVar[list[float]] = []
@@ -21,7 +22,8 @@ class Clocked:
 
     def infer(self, batch: Tensors) -> Tensors:
         Clocked.order.append(self.cost)
-        Clocked.now += self.cost * (1 + 0.25 * (len(batch["x"]) - 1))
+        samples, places = batch["x"].shape
+        Clocked.now += self.cost * places * (1 + 0.25 * (samples - 1))
         return {}
 
 
@@ -40,6 +42,14 @@ def test_each_is_timed_in_every_round_and_batches_are_compared() -> None:
     assert (fast.batch, fast.rounds) == (8, stopwatch.ROUNDS)
     rounds = Clocked.order[-4 * stopwatch.ROUNDS :]
     assert rounds == [0.04, 0.04, 0.02, 0.02] * stopwatch.ROUNDS
+
+
+def test_samples_of_unlike_length_are_timed_as_often_as_each_other() -> None:
+    """However fast an engine is: a slow one would be timed on the first alone, a fast one on all."""
+    feeds = {1: [{"x": np.zeros((1, places))} for places in (1, 2, 9)]}
+    slow, fast = interleaved([Clocked(0.04), Clocked(0.004)], feeds)  # type: ignore[list-item]
+    assert slow.latency == pytest.approx(160)
+    assert fast.latency == pytest.approx(16)
 
 
 def test_slow_networks_are_timed_in_few_rounds() -> None:

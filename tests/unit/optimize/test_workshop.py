@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
-from networks_made import normalised_convolutions, perceptron, vectors
+from networks_made import WIDTH, normalised_convolutions, perceptron, save, vectors
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import load
@@ -17,7 +18,7 @@ from septet.optimize.candidate import Recipe
 from septet.optimize.passes import outputs
 from septet.optimize.plan import plan
 from septet.optimize.workshop import Workshop
-from septet.tensor import Tensors
+from septet.tensor import Array, Tensors
 
 
 def shop(path: Path, feeds: list[Tensors]) -> Workshop:
@@ -58,6 +59,34 @@ def test_kept_layers_stay_in_floating_point(tmp_path: Path, feeds: list[Tensors]
     floats = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     assert {"w1", "w2"} <= floats
     assert floats.isdisjoint({"w0", "w3"})
+
+
+@pytest.mark.parametrize("taken", ["clamped", "product"])
+def test_a_clamp_beside_which_an_inner_graph_reads_stays(tmp_path: Path, feeds: list[Tensors], taken: str) -> None:
+    """An If whose branches alone take what goes into a ReLU, or what comes out."""
+    value = helper.make_tensor_value_info("chosen", onnx.TensorProto.FLOAT, ["N", WIDTH])
+    branches = {
+        f"{word}_branch": helper.make_graph([helper.make_node(kind, [taken], ["chosen"])], word, [], [value])
+        for word, kind in (("then", "Identity"), ("else", "Neg"))
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], name="layer"),
+        helper.make_node("Relu", ["product"], ["clamped"], name="relu"),
+        helper.make_node("ReduceMax", ["x"], ["most"], name="most", keepdims=0),
+        helper.make_node("Greater", ["most", "zero"], ["above"], name="above"),
+        helper.make_node("If", ["above"], ["y"], name="if", **branches),
+        *([helper.make_node("Add", ["y", "clamped"], ["z"], name="add")] if taken == "product" else []),
+    ]
+    constants: dict[str, Array] = {
+        "w": np.random.default_rng(0).standard_normal((WIDTH, WIDTH)).astype(np.float32),
+        "zero": np.array(0, np.float32),
+    }
+    path = save(tmp_path / "if.onnx", nodes, {"x": ["N", WIDTH]}, {nodes[-1].output[0]: ["N", WIDTH]}, constants)
+    file = shop(path, feeds).file(Recipe("static", "minmax", outputs=True))
+    with load("onnx", file, EngineConfig("int8"), Cpu.detect().partition()) as engine:
+        for want, feed in zip(outputs(path, feeds), feeds, strict=True):
+            (have,), (wanted,) = engine.infer(feed).values(), want.values()
+            assert np.linalg.norm(have - wanted) < 0.15 * np.linalg.norm(wanted)
 
 
 def test_a_file_is_made_once_and_the_same_each_time(tmp_path: Path, feeds: list[Tensors]) -> None:

@@ -35,6 +35,13 @@ def test_what_is_cut_and_joined_has_its_own_tokens_and_zeros_after(lengths: list
         assert not row[length:].any()
 
 
+def test_tokens_may_be_vectors() -> None:
+    roles = Sequences(("frames", "mask"), "mask", {})
+    cut = [roles.cut({"frames": np.ones((9, 3), np.float32), "mask": np.arange(9) < length}) for length in (4, 6)]
+    assert [one["frames"].shape for one in cut] == [(4, 3), (6, 3)]
+    assert roles.join(cut)["frames"].sum(axis=(1, 2)).tolist() == [12, 18]
+
+
 def test_a_mask_of_zeros_alone_leaves_one_token() -> None:
     assert ROLES.length({"mask": np.zeros(9, np.int64)}) == 1
 
