@@ -144,7 +144,7 @@ class Drawn(OwnModel):
 def test_a_last_word_that_leaves_a_doubt_is_said_on_more_samples(tmp_path: Path) -> None:
     path = perceptron(tmp_path / "a.onnx")
     samples = sure(path, COUNT)
-    subject = Drawn(path, samples, top_one(path, samples))
+    subject = Drawn(path, samples, top_one(path, samples), tmp_path)
     steps: list[str] = []
     ledger = searched(subject, 0.99, tmp_path / "search", lambda words, done: steps.append(words))
     (first, *_) = rows = [row for row in ledger.rows if row.final is not None]
@@ -160,7 +160,7 @@ def test_a_last_word_that_leaves_a_doubt_is_said_on_more_samples(tmp_path: Path)
 def test_a_last_word_is_not_drawn_out_where_the_most_would_not_tell(tmp_path: Path) -> None:
     path = perceptron(tmp_path / "a.onnx")
     samples = sure(path, 1_000)
-    subject = Drawn(path, samples, top_one(path, samples))
+    subject = Drawn(path, samples, top_one(path, samples), tmp_path)
     ledger = searched(subject, 0.999, tmp_path / "search")
     rows = [row for row in ledger.rows if row.final is not None]
     assert {row.drawn for row in rows} == {FIRST_WORD * subject.count("final")}
