@@ -60,6 +60,28 @@ class TritonPythonModel:
         return answers
 """
 
+SHAPES = """
+backend: "{backend}"
+max_batch_size: 0
+input [{{name: "FREE" data_type: TYPE_INT32 dims: [-1, -1] optional: true}}]
+input [{{name: "PAIRS" data_type: TYPE_INT32 dims: [-1, 2] optional: true}}]
+input [{{name: "INNER" data_type: TYPE_INT32 dims: [-1, 2, -1] optional: true}}]
+input [{{name: "FIXED" data_type: TYPE_INT32 dims: [2, 2] optional: true}}]
+output [{{name: "SHAPE" data_type: TYPE_INT32 dims: [-1]}}]
+instance_group [{{kind: KIND_CPU count: 1}}]
+"""
+
+SHAPES_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        shapes = [np.array(request.inputs()[0].as_numpy().shape, np.int32) for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("SHAPE", shape)]) for shape in shapes]
+"""
+
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer]]:
@@ -67,6 +89,7 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer
     folder = tmp_path_factory.mktemp("peers")
     repository = write_repository(folder / "repository", onnx_too=False)
     write_model(repository / "types", "python", "model.py", TYPES).write_text(TYPES_MODEL)
+    write_model(repository / "shapes", "python", "model.py", SHAPES).write_text(SHAPES_MODEL)
     ports = free_ports(6)
     with ExitStack() as stack:
         yield (
@@ -102,7 +125,7 @@ def tensor(name: str, datatype: str, shape: list[int], data: object, **more: obj
 
 X = tensor("INPUT0", "FP32", [1, 2], [1.5, 2.5])
 ONE, TWO = tensor("INT", "INT32", [2], [1, -2]), tensor("TEXT", "BYTES", [1], ["größe"])
-PY, TYPED = "/v2/models/identity_py", "/v2/models/types"
+PY, TYPED, SHAPED = "/v2/models/identity_py", "/v2/models/types", "/v2/models/shapes"
 
 SAME: dict[str, tuple[str, str, Any]] = {
     "infer": ("POST", f"{PY}/infer", {"inputs": [X]}),
@@ -162,6 +185,13 @@ SAME: dict[str, tuple[str, str, Any]] = {
     "unknown region status": ("GET", "/v2/systemsharedmemory/region/nobody/status", None),
     "unregister unknown": ("POST", "/v2/systemsharedmemory/region/nobody/unregister", {}),
     "generate": ("POST", f"{PY}/generate", {"INPUT0": [1.5, 2.5]}),
+    "generate, a scalar": ("POST", f"{PY}/generate", {"INPUT0": 1.5}),
+    "generate, free": ("POST", f"{SHAPED}/generate", {"FREE": [1, 2, 3]}),
+    "generate, fixed inside": ("POST", f"{SHAPED}/generate", {"PAIRS": [1, 2, 3, 4]}),
+    "generate, fixed between": ("POST", f"{SHAPED}/generate", {"INNER": [1, 2, 3, 4, 5, 6]}),
+    "generate, all fixed": ("POST", f"{SHAPED}/generate", {"FIXED": [1, 2, 3, 4]}),
+    "generate, too few": ("POST", f"{SHAPED}/generate", {"FIXED": [1, 2]}),
+    "generate, no pairs": ("POST", f"{SHAPED}/generate", {"PAIRS": [1, 2, 3]}),
 }
 """Name -> method, path, JSON body: both answer with the same status and, where that is 200, the same document."""
 

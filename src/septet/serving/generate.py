@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -47,12 +48,10 @@ class Generation:
         document = _decoded(_fields, text)
         id_ = _decoded(_text, document.pop("id", b'""'))
         parameters = _decoded(_parameters, document.pop("parameters", b"{}"))
-        batched = self._plane.model_config(model, version).max_batch_size > 0
-        datatypes = {one["name"]: one["datatype"] for one in self._plane.model_metadata(model, version)["inputs"]}
         inputs = [
-            _tensor(document.pop(name), datatype, name, batched)
-            for name, datatype in datatypes.items()
-            if name in document
+            _tensor(document.pop(one["name"]), one["datatype"], one["name"], one["shape"])
+            for one in self._plane.model_metadata(model, version)["inputs"]
+            if one["name"] in document
         ]
         parameters |= {name: _decoded(_parameter, value) for name, value in document.items()}
         check_request((), parameters)
@@ -120,17 +119,29 @@ def _decoded(decode: Callable[[Buffer], Decoded], text: Buffer) -> Decoded:
         raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
 
 
-def _tensor(text: msgspec.Raw, datatype: str, name: str, batched: bool) -> Input:
-    """A scalar as [1], a list as [n]; with a batch of one before that where the model has batches."""
+def _tensor(text: msgspec.Raw, datatype: str, name: str, dims: Sequence[int]) -> Input:
+    """A scalar, or a list of scalars, as an input of `dims`, which are less than 0 where they are free."""
     length, dtype = length_of(text), dtype_of(datatype, name)
     count = 1 if length is None else length
-    shape = (1, count) if batched else (count,)
+    shape = _filled(dims, count, name)
     return Input(
         name,
         dtype,
         shape,
         elements=partial(_elements, text, dtype, shape, () if length is None else (count,), name),
     )
+
+
+def _filled(dims: Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    """The shape of `count` elements: as in Triton the last free dimension takes what is left, others are 1."""
+    free = [place for place, dim in enumerate(dims) if dim < 0]
+    left, over = divmod(count, math.prod(dim for dim in dims if dim > 0))
+    if over or (left != 1 and not free):
+        raise RequestInvalid(f"input '{name}': {count} elements do not make a shape of {list(dims)}")
+    shape = [max(dim, 1) for dim in dims]
+    if free:
+        shape[free[-1]] = left
+    return tuple(shape)
 
 
 def _elements(

@@ -632,6 +632,29 @@ def test_what_generate_reads(running: Running, model: str, data: str, read: list
     assert read is None or running.plane.requests[-1].inputs["INPUT0"].tolist() == read
 
 
+@pytest.mark.parametrize(
+    ("dims", "count", "shape"),
+    [
+        ([-1, -1], 3, (1, 3)),
+        ([-1, -1], 0, (1, 0)),
+        ([-1, 2], 4, (2, 2)),
+        ([-1, 2, -1], 6, (1, 2, 3)),
+        ([2, 2], 4, (2, 2)),
+        ([2, 2], 2, None),
+        ([2, 2], 8, None),
+        ([-1, 2], 3, None),
+    ],
+)
+def test_generate_makes_the_models_shapes(
+    running: Running, monkeypatch: pytest.MonkeyPatch, dims: list[int], count: int, shape: tuple[int, ...] | None
+) -> None:
+    tensor = {"name": "INPUT0", "datatype": "FP32", "shape": dims}
+    monkeypatch.setattr(running.plane, "model_metadata", lambda *model: {"inputs": [tensor]})
+    body = json.dumps({"INPUT0": [1.5] * count}).encode()
+    assert ask(running, post("/v2/models/identity/generate", body))[0][0] == (200 if shape else 400)
+    assert not shape or running.plane.requests[-1].inputs["INPUT0"].shape == shape
+
+
 def test_generate_reads_elements_last_and_few_fields(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/v2/models/identity/generate"
     monkeypatch.setattr(drafts, "bind", lambda *given: pytest.fail("elements were read"))
