@@ -82,6 +82,55 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([pb_utils.Tensor("SHAPE", shape)]) for shape in shapes]
 """
 
+COUNTS = """
+backend: "{backend}"
+max_batch_size: 0
+model_transaction_policy {{ decoupled: true }}
+input [{{name: "COUNT" data_type: TYPE_INT32 dims: [1]}}, {{name: "LAST" data_type: TYPE_INT32 dims: [1]}}]
+output [{{name: "OUT" data_type: TYPE_INT32 dims: [1]}}]
+instance_group [{{kind: KIND_CPU count: 1}}]
+"""
+
+COUNTS_MODEL = """
+import triton_python_backend_utils as pb_utils
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            count, last = (pb_utils.get_input_tensor_by_name(request, n).as_numpy() for n in ("COUNT", "LAST"))
+            sender = request.get_response_sender()
+            for number in range(count[0]):
+                response = pb_utils.InferenceResponse([pb_utils.Tensor("OUT", count)])
+                sender.send(response, FINAL if last[0] and number == count[0] - 1 else 0)
+            if not (count[0] and last[0]):
+                sender.send(flags=FINAL)
+"""
+"""As many responses as asked for; the final flag goes with the last of them, or alone."""
+
+CALLER = COUNTS.replace("model_transaction_policy {{ decoupled: true }}", "").replace(
+    "[1]}}]\ninst", "[-1]}}]\ninst"
+)
+
+CALLER_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            asked = pb_utils.InferenceRequest(
+                inputs=request.inputs(), requested_output_names=["OUT"], model_name="counts"
+            )
+            seen = np.array([len(each.output_tensors()) for each in asked.exec(decoupled=True)], np.int32)
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", seen)]))
+        return answers
+"""
+
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer]]:
@@ -90,6 +139,8 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer
     repository = write_repository(folder / "repository", onnx_too=False)
     write_model(repository / "types", "python", "model.py", TYPES).write_text(TYPES_MODEL)
     write_model(repository / "shapes", "python", "model.py", SHAPES).write_text(SHAPES_MODEL)
+    write_model(repository / "counts", "python", "model.py", COUNTS).write_text(COUNTS_MODEL)
+    write_model(repository / "caller", "python", "model.py", CALLER).write_text(CALLER_MODEL)
     ports = free_ports(6)
     with ExitStack() as stack:
         yield (
@@ -190,6 +241,9 @@ SAME: dict[str, tuple[str, str, Any]] = {
     "generate, fixed inside": ("POST", f"{SHAPED}/generate", {"PAIRS": [1, 2, 3, 4]}),
     "generate, fixed between": ("POST", f"{SHAPED}/generate", {"INNER": [1, 2, 3, 4, 5, 6]}),
     "generate, all fixed": ("POST", f"{SHAPED}/generate", {"FIXED": [1, 2, 3, 4]}),
+    "a model's answers": ("POST", "/v2/models/caller/generate", {"COUNT": 2, "LAST": 0}),
+    "a model's answers, the last one final": ("POST", "/v2/models/caller/generate", {"COUNT": 2, "LAST": 1}),
+    "a model's answers, none": ("POST", "/v2/models/caller/generate", {"COUNT": 0, "LAST": 0}),
     "generate, too few": ("POST", f"{SHAPED}/generate", {"FIXED": [1, 2]}),
     "generate, no pairs": ("POST", f"{SHAPED}/generate", {"PAIRS": [1, 2, 3]}),
 }
