@@ -14,6 +14,9 @@ from septet.tensor import Array
 Parameter: TypeAlias = str | int | float | bool
 """The value of a request's, a response's or a load's parameter."""
 
+INTEGERS = range(-(2**63), 2**64)
+"""Those that a parameter may be: protobuf has a place for them."""
+
 SCHEDULING = {"priority", "timeout"}
 """The parameters by which a client says when its request is to run; `timeout` is in µs."""
 

@@ -60,6 +60,77 @@ class TritonPythonModel:
         return answers
 """
 
+SHAPES = """
+backend: "{backend}"
+max_batch_size: 0
+input [{{name: "FREE" data_type: TYPE_INT32 dims: [-1, -1] optional: true}}]
+input [{{name: "PAIRS" data_type: TYPE_INT32 dims: [-1, 2] optional: true}}]
+input [{{name: "INNER" data_type: TYPE_INT32 dims: [-1, 2, -1] optional: true}}]
+input [{{name: "FIXED" data_type: TYPE_INT32 dims: [2, 2] optional: true}}]
+output [{{name: "SHAPE" data_type: TYPE_INT32 dims: [-1]}}]
+instance_group [{{kind: KIND_CPU count: 1}}]
+"""
+
+SHAPES_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        shapes = [np.array(request.inputs()[0].as_numpy().shape, np.int32) for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("SHAPE", shape)]) for shape in shapes]
+"""
+
+COUNTS = """
+backend: "{backend}"
+max_batch_size: 0
+model_transaction_policy {{ decoupled: true }}
+input [{{name: "COUNT" data_type: TYPE_INT32 dims: [1]}}, {{name: "LAST" data_type: TYPE_INT32 dims: [1]}}]
+output [{{name: "OUT" data_type: TYPE_INT32 dims: [1]}}]
+instance_group [{{kind: KIND_CPU count: 1}}]
+"""
+
+COUNTS_MODEL = """
+import triton_python_backend_utils as pb_utils
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            count, last = (pb_utils.get_input_tensor_by_name(request, n).as_numpy() for n in ("COUNT", "LAST"))
+            sender = request.get_response_sender()
+            for number in range(count[0]):
+                response = pb_utils.InferenceResponse([pb_utils.Tensor("OUT", count)])
+                sender.send(response, FINAL if last[0] and number == count[0] - 1 else 0)
+            if not (count[0] and last[0]):
+                sender.send(flags=FINAL)
+"""
+"""As many responses as asked for; the final flag goes with the last of them, or alone."""
+
+CALLER = COUNTS.replace("model_transaction_policy {{ decoupled: true }}", "").replace(
+    "[1]}}]\ninst", "[-1]}}]\ninst"
+)
+
+CALLER_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            asked = pb_utils.InferenceRequest(
+                inputs=request.inputs(), requested_output_names=["OUT"], model_name="counts"
+            )
+            seen = np.array([len(each.output_tensors()) for each in asked.exec(decoupled=True)], np.int32)
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", seen)]))
+        return answers
+"""
+
 
 @pytest.fixture(scope="module")
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer]]:
@@ -67,6 +138,9 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer
     folder = tmp_path_factory.mktemp("peers")
     repository = write_repository(folder / "repository", onnx_too=False)
     write_model(repository / "types", "python", "model.py", TYPES).write_text(TYPES_MODEL)
+    write_model(repository / "shapes", "python", "model.py", SHAPES).write_text(SHAPES_MODEL)
+    write_model(repository / "counts", "python", "model.py", COUNTS).write_text(COUNTS_MODEL)
+    write_model(repository / "caller", "python", "model.py", CALLER).write_text(CALLER_MODEL)
     ports = free_ports(6)
     with ExitStack() as stack:
         yield (
@@ -102,7 +176,7 @@ def tensor(name: str, datatype: str, shape: list[int], data: object, **more: obj
 
 X = tensor("INPUT0", "FP32", [1, 2], [1.5, 2.5])
 ONE, TWO = tensor("INT", "INT32", [2], [1, -2]), tensor("TEXT", "BYTES", [1], ["größe"])
-PY, TYPED = "/v2/models/identity_py", "/v2/models/types"
+PY, TYPED, SHAPED = "/v2/models/identity_py", "/v2/models/types", "/v2/models/shapes"
 
 SAME: dict[str, tuple[str, str, Any]] = {
     "infer": ("POST", f"{PY}/infer", {"inputs": [X]}),
@@ -162,6 +236,16 @@ SAME: dict[str, tuple[str, str, Any]] = {
     "unknown region status": ("GET", "/v2/systemsharedmemory/region/nobody/status", None),
     "unregister unknown": ("POST", "/v2/systemsharedmemory/region/nobody/unregister", {}),
     "generate": ("POST", f"{PY}/generate", {"INPUT0": [1.5, 2.5]}),
+    "generate, a scalar": ("POST", f"{PY}/generate", {"INPUT0": 1.5}),
+    "generate, free": ("POST", f"{SHAPED}/generate", {"FREE": [1, 2, 3]}),
+    "generate, fixed inside": ("POST", f"{SHAPED}/generate", {"PAIRS": [1, 2, 3, 4]}),
+    "generate, fixed between": ("POST", f"{SHAPED}/generate", {"INNER": [1, 2, 3, 4, 5, 6]}),
+    "generate, all fixed": ("POST", f"{SHAPED}/generate", {"FIXED": [1, 2, 3, 4]}),
+    "a model's answers": ("POST", "/v2/models/caller/generate", {"COUNT": 2, "LAST": 0}),
+    "a model's answers, the last one final": ("POST", "/v2/models/caller/generate", {"COUNT": 2, "LAST": 1}),
+    "a model's answers, none": ("POST", "/v2/models/caller/generate", {"COUNT": 0, "LAST": 0}),
+    "generate, too few": ("POST", f"{SHAPED}/generate", {"FIXED": [1, 2]}),
+    "generate, no pairs": ("POST", f"{SHAPED}/generate", {"PAIRS": [1, 2, 3]}),
 }
 """Name -> method, path, JSON body: both answer with the same status and, where that is 200, the same document."""
 

@@ -8,7 +8,7 @@ stands in `septet.cli.serve`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -31,7 +31,6 @@ LOOP = "one event loop serves all connections"
 
 IDLE = {
     "allow-gpu-metrics": GPU,
-    "backend-config": "backends are configured by their models' parameters",
     "backend-directory": LOADED,
     "buffer-manager-thread-count": "tensors are copied by the thread that needs them",
     "cache-config": CACHE,
@@ -134,4 +133,28 @@ def _take(context: click.Context, option: click.Parameter, values: tuple[str, ..
     name = flag.removeprefix("--")
     if name in REFUSED:
         raise UsageError(f"{flag} is refused: {REFUSED[name]}")
-    context.meta.setdefault(_IDLE, []).append(f"{flag} has no effect here: {IDLE[name]}")
+    _pass_over(context, flag, IDLE[name])
+
+
+def _pass_over(context: click.Context, words: str, why: str) -> None:
+    context.meta.setdefault(_IDLE, []).append(f"{words} has no effect here: {why}")
+
+
+def largest_batches(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    """Of ``--backend-config``: the ``default-max-batch-size`` of each backend, of all under ``""``.
+
+    Other settings have no effect. Raises UsageError for what is none.
+    """
+    found: dict[str, int] = {}
+    for words in values:
+        backend, comma, setting = words.partition(",") if "," in words else ("", "", words)
+        name, _, value = setting.partition("=")
+        if not name or not value or (comma and not backend):
+            raise UsageError(f"--backend-config is written BACKEND,SETTING=VALUE or SETTING=VALUE, not {words!r}")
+        if name == "default-max-batch-size":
+            found[backend] = int(
+                click.IntRange(0, 2**31 - 1, clamp=True).convert(cast(Any, value), option, context)
+            )
+        else:
+            _pass_over(context, f"--backend-config={words}", "backends are configured by their models' parameters")
+    return found

@@ -12,7 +12,7 @@ from septet.serving.check import Checked, check
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--load", is_flag=True, help="Load every model too, as serving it would.")
 def models(folder: Path, load: bool) -> None:
     """Check the model repository FOLDER, and say what is wrong in which file and line.

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from septet.cli.flags import Getopt, tritons, without_effect
+from septet.cli.flags import Getopt, largest_batches, tritons, without_effect
 from septet.errors import UsageError
 from septet.workloads.entry import repository_of, served_name
 from septet.workloads.workload import Asked, Size, workload_class
@@ -54,6 +54,9 @@ def _repository_of(network: str, size: Size) -> tuple[Path, ...]:
               show_default=True, help="How often files are looked at in mode poll; 0 is never.")  # fmt: skip
 @click.option("--disable-auto-complete-config", is_flag=True,
               help="Take configurations as they are, without filling gaps from the model.")  # fmt: skip
+@click.option("--backend-config", "largest", multiple=True, metavar="[BACKEND,]SETTING=VALUE",
+              callback=largest_batches,
+              help="default-max-batch-size: of models that can batch and say nothing.  [default: 4]")  # fmt: skip
 @click.option("--strict-model-config", **_switch(False), hidden=True)
 @click.option("--strict-readiness", **_switch(True), help="Ready only when every model is.")
 @click.option("--exit-on-error", **_switch(True), help="End when a model cannot be loaded at start.")
@@ -102,6 +105,7 @@ def serve(
     startup: tuple[str, ...],
     poll_seconds: float,
     disable_auto_complete_config: bool,
+    largest: dict[str, int],
     strict_model_config: bool,
     strict_readiness: bool,
     exit_on_error: bool,
@@ -187,6 +191,7 @@ def serve(
         poll_seconds=poll_seconds,
         strict_readiness=strict_readiness,
         auto_complete=not (disable_auto_complete_config or strict_model_config),
+        largest=largest,
         exit_on_error=exit_on_error,
         load_threads=model_load_thread_count,
         load_retries=model_load_retry_count,

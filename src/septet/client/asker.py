@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from septet.client.target import Target
 from septet.errors import Unreachable, UsageError
@@ -11,9 +12,11 @@ from septet.request import Parameter, Request, Response, Wanted
 from septet.tensor import Array
 from septet.wire.call import Call
 from septet.wire.head import Placed
-from septet.wire.sendable import sendable
+from septet.wire.sendable import parameters_sendable, sendable
 from septet.wire.shared import Shared
 from septet.wire.shm import Regions
+
+T = TypeVar("T")
 
 LONGEST = 1_000_000.0
 """Seconds that a client counts, eleven days; it does not wait longer than that but for ever."""
@@ -46,8 +49,15 @@ class Asker:
     ) -> Call[Response]:
         wanted = tuple([Wanted(one) if isinstance(one, str) else one for one in outputs])
         tensors = {name: _sendable(name, array) for name, array in inputs.items()}
-        request = Request(model, tensors, version, request_id, wanted, dict(parameters or {}))
+        request = Request(model, tensors, version, request_id, wanted, parameters_sendable(parameters or {}))
         return self._asks.infer(request, placed or {}, NO_REGIONS if shared is None else shared.regions)
+
+    def _result(self, call: Call[T]) -> T:
+        """What `call` has found. Raises Refused, and Unreachable where the server kept the client's time, too."""
+        try:
+            return call.result()
+        except TimeoutError:
+            raise self._late() from None
 
     def _late(self) -> Unreachable:
         within = "" if self._seconds is None else f" within {self._seconds:g} s"

@@ -102,7 +102,7 @@ class AsyncClient(Asker):
                     await self._exchange(call.anew())
         except TimeoutError:
             raise self._late() from None
-        return call.result()
+        return self._result(call)
 
     async def _exchange(self, call: Call[T]) -> None:
         """Have `call` answered, or fail."""
@@ -120,7 +120,8 @@ class AsyncClient(Asker):
         for line in list(self._lines):
             while self._waiting and line.session.room:
                 line.begin(*self._waiting.popleft())
-        lacking = min(len(self._waiting), self._most - len(self._lines)) - len(self._dialling)
+        usable = sum(line.session.usable for line in self._lines)
+        lacking = min(len(self._waiting), self._most - usable) - len(self._dialling)
         for _ in range(lacking):
             task = asyncio.create_task(self._dial())
             self._dialling.add(task)
@@ -189,10 +190,8 @@ class _Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._settle(self.session.receive(data))
         self._flush()
-        if not self.session.usable:
-            self._client._lines.discard(self)
-            if not self._futures:
-                self.transport.close()
+        if not self.session.usable and not self._futures:
+            self.transport.close()
         self._client._dispatch()
 
     def begin(self, call: Call[Any], future: asyncio.Future[None]) -> None:

@@ -114,7 +114,7 @@ class Client(Asker):
             raise
         finally:
             self._turn.release()
-        return call.result()
+        return self._result(call)
 
     def _hear(self) -> None:
         """Hear what came since the last call: a connection that was closed meanwhile carries no other."""

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from septet.errors import ConfigInvalid
 from septet.model_config.config import (
@@ -25,24 +26,42 @@ MAX_BATCH = 4
 """``max_batch_size`` of a model that says none and whose file can take batches; Triton's default."""
 
 Specs = Sequence[TensorSpec]
+MaxBatches = Mapping[str, int]
+"""What stands for `MAX_BATCH`, by backend; under ``""`` for those that are not named."""
+
+NO_OTHER: MaxBatches = MappingProxyType({})
 
 
-def from_file(config: ModelConfig, inputs: Specs, outputs: Specs) -> ModelConfig:
-    """`config` with the batch size and the tensors of a file that has these inputs and outputs."""
+def from_file(config: ModelConfig, inputs: Specs, outputs: Specs, largest: MaxBatches) -> ModelConfig:
+    """`config` with the batch size, the scheduler and the tensors of a file that has these inputs and outputs."""
     made = {name for each in config.batch_input for name in each.target_name}
     inputs = [spec for spec in inputs if spec.name not in made]
-    batch = config.max_batch_size
-    if not batch and _takes_batches(config, (*inputs, *outputs)):
-        batch = MAX_BATCH
-        config = replace(config, max_batch_size=batch)
-        if config.dynamic_batching is None:
-            config = replace(config, dynamic_batching=DynamicBatching())
-    lead = 1 if batch else 0
+    if _takes_batches(config, (*inputs, *outputs)):
+        config = _batched(config, _largest(config, largest))
+    lead = 1 if config.max_batch_size else 0
     return replace(
         config,
         input=_merge_inputs(config.input, inputs, lead),
         output=_merge_outputs(config.output, outputs, lead),
     )
+
+
+def _batched(config: ModelConfig, largest: int) -> ModelConfig:
+    """`config`, whose file can take batches, with their size and the dynamic batcher.
+
+    As in Triton, a configuration that says all but the scheduler means to have none.
+    """
+    batch = config.max_batch_size or largest
+    whole = config.max_batch_size and config.input and config.output
+    if batch > 1 and not whole and config.dynamic_batching is None:
+        config = replace(config, dynamic_batching=DynamicBatching())
+    return replace(config, max_batch_size=batch)
+
+
+def _largest(config: ModelConfig, said: MaxBatches) -> int:
+    """What is `said` of the model's backend, as it is called here or in Triton, or of all backends."""
+    names = (backend_of(config), config.platform.partition("_")[0], "")
+    return next((said[name] for name in names if name in said), MAX_BATCH)
 
 
 def defaults(config: ModelConfig, file: str = "") -> ModelConfig:

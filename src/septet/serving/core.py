@@ -25,6 +25,7 @@ from septet.metrics import page
 from septet.model_config.convert import to_proto, with_defaults
 from septet.request import Answer, Parameter, Request, Response
 from septet.serving import describe
+from septet.serving.complete import NO_OTHER, MaxBatches
 from septet.serving.composition import Composition
 from septet.serving.expiry import Expiry
 from septet.serving.loader import Loader
@@ -70,6 +71,7 @@ class Core:
         poll_seconds: float = 15.0,
         strict_readiness: bool = True,
         auto_complete: bool = True,
+        largest: MaxBatches = NO_OTHER,
         exit_on_error: bool = True,
         load_threads: int = 4,
         load_retries: int = 0,
@@ -84,7 +86,9 @@ class Core:
         self.regions = regions
         self._expiry = Expiry()
         self._server = Server(self.submit, self._find, self.load, self.unload)
-        self._loader = Loader(self._expiry, self._server, auto_complete=auto_complete, retries=load_retries)
+        self._loader = Loader(
+            self._expiry, self._server, auto_complete=auto_complete, largest=largest, retries=load_retries
+        )
         self._repository = Repository([LocalStorage(path) for path in repositories], self._loader)
         self._composition = Composition(self._repository)
         self._control = control

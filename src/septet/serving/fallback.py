@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
-from septet.errors import DeadlineExceeded, PortUnavailable, SeptetError, Stopping
+from septet.errors import DeadlineExceeded, PortUnavailable, Stopping
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.call import INFER, STREAM
@@ -31,8 +31,12 @@ LEAST_SECONDS = 0.25
 """What grpcio may take to end even if nothing is under way."""
 
 Answerer = Callable[[Request, Response], None]
-Answers: TypeAlias = "queue.SimpleQueue[tuple[Request | None, Response | SeptetError | None]]"
-"""In a stream a request came (no answer), was answered or refused (no request), or it ends (neither)."""
+Answers: TypeAlias = "queue.SimpleQueue[tuple[Request | None, Response | None]]"
+"""In a stream a request came (no answer), or was answered, or the stream ends (neither)."""
+ENDS_ON_ERROR = ("triton_grpc_error", "true")
+"""The metadata by which a client has a stream end with its first error."""
+
+ENDING = "the server takes no more requests: it ends"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -88,7 +92,7 @@ class FallbackGrpc:
                 told = status
                 yield status
             if stopping:
-                self._told(context, self._refuse)
+                _end(context, Stopping(ENDING))
             self._stopping.wait(WATCH_SECONDS)
 
     def _infer(self, message: bytes, context: Any) -> bytes:
@@ -130,9 +134,7 @@ class FallbackGrpc:
         try:
             return work()
         except Exception as error:
-            seen = told(error)
-            context.abort(CODES[seen.status.grpc], str(seen))
-            raise  # abort has raised already
+            _end(context, error)
 
     def _stream(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
         answers: Answers = queue.SimpleQueue()
@@ -143,22 +145,18 @@ class FallbackGrpc:
         try:
             while pending or not (ended or self._stopping.is_set()):
                 request, answer = answers.get()
-                if answer is None:
-                    pending, ended = (pending + 1, ended) if request is not None else (pending, True)
-                elif request is None or isinstance(answer, SeptetError):
-                    assert isinstance(answer, SeptetError)
-                    yield b"".join(stream_error("", answer))
+                if request is None:
+                    ended = True
+                elif answer is None:
+                    pending += 1
                 else:
                     pending -= answer.final
-                    yield from self._streamed(request, answer)
+                    yield from self._streamed(request, answer, context)
             if self._stopping.is_set() and not reading.done():
-                self._told(context, self._refuse)
+                _end(context, Stopping(ENDING))
         finally:
             self._streams.discard(answers)
             reader.shutdown(wait=False)
-
-    def _refuse(self) -> bytes:
-        raise Stopping("the server takes no more requests: it ends")
 
     def _read(self, messages: Iterator[bytes], context: Any, answers: Answers) -> None:
         try:
@@ -169,12 +167,14 @@ class FallbackGrpc:
                     request = self._request(message)
                     self._submit(request, context, lambda one, answer: answers.put((one, answer)))
                     answers.put((request, None))
-                except SeptetError as error:
-                    answers.put((None, error))
+                except Exception as error:
+                    unread = Request("", {}, id=proto.id_of(message))
+                    answers.put((unread, None))
+                    answers.put((unread, Response("", error=told(error))))
         finally:
             answers.put((None, None))
 
-    def _streamed(self, request: Request, response: Response) -> Iterator[bytes]:
+    def _streamed(self, request: Request, response: Response, context: Any) -> Iterator[bytes]:
         asked = request.parameters.get("triton_enable_empty_final_response") is True
         try:
             if response.error is None and not (response.outputs or not response.final or asked):
@@ -182,7 +182,16 @@ class FallbackGrpc:
             response.parameters = response.parameters | {"triton_final_response": response.final}
             yield b"".join(proto.prefixed(0x12, [self._written(request, response)]))
         except Exception as error:
+            if ENDS_ON_ERROR in context.invocation_metadata():
+                _end(context, error)
             yield b"".join(stream_error(request.id, error))
+
+
+def _end(context: Any, error: Exception) -> NoReturn:
+    """End a call with what went wrong."""
+    seen = told(error)
+    context.abort(CODES[seen.status.grpc], str(seen))
+    raise error  # abort has raised already
 
 
 def _seconds_left(context: Any) -> float | None:

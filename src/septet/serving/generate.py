@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from septet.errors import RequestInvalid, SeptetError
+from septet.errors import RequestInvalid
 from septet.request import Request, Response
 from septet.serving.failure import told
 from septet.serving.http import JSON, Exchange
+from septet.serving.lane import Lane, Step
 from septet.serving.mailbox import Mailbox
 from septet.serving.plane import Plane
 from septet.tensor import KSERVE_NAMES, Array, Buffer
-from septet.wire.head import LARGEST_HEAD, MOST_PARAMETERS, Draft, Head, Input, check_request, dtype_of
-from septet.wire.lists import BINARY_ONLY, count_in, length_of, read_list
+from septet.wire.head import AT_ONCE, LARGEST_HEAD, MOST_PARAMETERS, Draft, Head, Input, check_request, dtype_of
+from septet.wire.lists import BINARY_ONLY, count_in, length_of, read_list, write_elements
 
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -32,12 +36,16 @@ EVENTS = "text/event-stream"
 class Generation:
     """One generate request on its way."""
 
-    def __init__(self, exchange: Exchange, plane: Plane, mailbox: Mailbox, *, stream: bool) -> None:
+    def __init__(
+        self, exchange: Exchange, plane: Plane, mailbox: Mailbox, executor: Executor, *, stream: bool
+    ) -> None:
         self._exchange = exchange
         self._plane = plane
         self._mailbox = mailbox
+        self._executor = executor
         self._stream = stream
         self._answers: list[Response] = []
+        self._lane: Lane | None = None
 
     def read(self, model: str, version: str) -> Draft:
         """The request in the body: fields named like inputs are tensors, others are parameters. May block."""
@@ -47,12 +55,10 @@ class Generation:
         document = _decoded(_fields, text)
         id_ = _decoded(_text, document.pop("id", b'""'))
         parameters = _decoded(_parameters, document.pop("parameters", b"{}"))
-        batched = self._plane.model_config(model, version).max_batch_size > 0
-        datatypes = {one["name"]: one["datatype"] for one in self._plane.model_metadata(model, version)["inputs"]}
         inputs = [
-            _tensor(document.pop(name), datatype, name, batched)
-            for name, datatype in datatypes.items()
-            if name in document
+            _tensor(document.pop(one["name"]), one["datatype"], one["name"], one["shape"])
+            for one in self._plane.model_metadata(model, version)["inputs"]
+            if one["name"] in document
         ]
         parameters |= {name: _decoded(_parameter, value) for name, value in document.items()}
         check_request((), parameters)
@@ -65,40 +71,55 @@ class Generation:
         self._mailbox.ask(request, self._answer)
 
     def _answer(self, response: Response) -> None:
+        """On the loop, with one of the model's answers."""
         if response.final:
             self._exchange.request = None
-        if response.error is not None:
-            self._fail(response.error)
+        if self._exchange.answered:
             return
         try:
             if self._stream:
-                self._event(response)
+                self._write(response, self._event)
             else:
                 self._collect(response)
-        except SeptetError as error:
+        except Exception as error:
             self._fail(error)
 
-    def _event(self, response: Response) -> None:
-        if response.outputs:
-            text = _encode(_flat(response))
-            if not self._exchange.streaming:
-                self._exchange.begin_stream(EVENTS)
+    def _write(self, response: Response, then: Callable[[bool, bytes], None]) -> None:
+        """Write an answer, a long one beside the loop, and send it as `then` does, in its turn."""
+        long = sum(array.nbytes for array in response.outputs.values()) > AT_ONCE
+        step = Step(partial(_flat, response), partial(then, response.final), long)
+        if long and self._lane is None:
+            self._lane = Lane(asyncio.get_running_loop(), self._executor, self._fail, lambda: None)
+        if self._lane is None:
+            step.then(step.work())
+        else:
+            self._lane.run(step)
+
+    def _event(self, final: bool, text: bytes) -> None:
+        if (text or final) and not self._exchange.streaming:
+            self._exchange.begin_stream(EVENTS)
+        if text:
             self._exchange.stream(b"data: " + text + b"\n\n")
-        if response.final:
-            if not self._exchange.streaming:
-                self._exchange.begin_stream(EVENTS)
+        if final:
             self._exchange.end_stream()
 
     def _collect(self, response: Response) -> None:
+        if response.error is not None:
+            raise response.error
         if response.outputs:
             self._answers.append(response)
-        if response.final:
-            if len(self._answers) != 1:
-                raise RequestInvalid(
-                    f"generate expects model to produce exactly 1 response, not {len(self._answers)}: "
-                    "use generate_stream for a model that may produce another number"
-                )
-            self._exchange.answer(200, [_encode(_flat(self._answers[0]))], JSON)
+        if not response.final:
+            return
+        answers, self._answers = self._answers, []
+        if len(answers) != 1:
+            raise RequestInvalid(
+                f"generate expects model to produce exactly 1 response, not {len(answers)}: "
+                "use generate_stream for a model that may produce another number"
+            )
+        self._write(answers[0], self._whole)
+
+    def _whole(self, final: bool, text: bytes) -> None:
+        self._exchange.answer(200, [text], JSON)
 
     def _fail(self, error: BaseException) -> None:
         if self._exchange.request is not None:
@@ -120,17 +141,29 @@ def _decoded(decode: Callable[[Buffer], Decoded], text: Buffer) -> Decoded:
         raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
 
 
-def _tensor(text: msgspec.Raw, datatype: str, name: str, batched: bool) -> Input:
-    """A scalar as [1], a list as [n]; with a batch of one before that where the model has batches."""
+def _tensor(text: msgspec.Raw, datatype: str, name: str, dims: Sequence[int]) -> Input:
+    """A scalar, or a list of scalars, as an input of `dims`, which are less than 0 where they are free."""
     length, dtype = length_of(text), dtype_of(datatype, name)
     count = 1 if length is None else length
-    shape = (1, count) if batched else (count,)
+    shape = _filled(dims, count, name)
     return Input(
         name,
         dtype,
         shape,
         elements=partial(_elements, text, dtype, shape, () if length is None else (count,), name),
     )
+
+
+def _filled(dims: Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    """The shape of `count` elements: as in Triton the last free dimension takes what is left, others are 1."""
+    free = [place for place, dim in enumerate(dims) if dim < 0]
+    left, over = divmod(count, math.prod(dim for dim in dims if dim > 0))
+    if over or (left != 1 and not free):
+        raise RequestInvalid(f"input '{name}': {count} elements do not make a shape of {list(dims)}")
+    shape = [max(dim, 1) for dim in dims]
+    if free:
+        shape[free[-1]] = left
+    return tuple(shape)
 
 
 def _elements(
@@ -141,17 +174,19 @@ def _elements(
     return read_list(text, wide, said, name).astype(dtype, copy=False).reshape(shape)
 
 
-def _flat(response: Response) -> dict[str, Any]:
-    found: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
+def _flat(response: Response) -> bytes:
+    """An answer as one JSON object; empty where it has no outputs. Raises the error that it stands for."""
+    if response.error is not None:
+        raise response.error
+    if not response.outputs:
+        return b""
+    about = {"model_name": response.model, "model_version": response.version}
     if response.id:
-        found["id"] = response.id
+        about["id"] = response.id
+    fields = [_encode(about)[1:-1]]
     for name, array in response.outputs.items():
-        if array.dtype.kind not in "OSU" and not np.isfinite(array.astype(np.float64)).all():
-            raise RequestInvalid(f"output '{name}' has NaN or infinity, which is no JSON")
-        values = [_json(one) for one in array.reshape(-1).tolist()]
-        found[name] = values[0] if len(values) == 1 else values
-    return found
-
-
-def _json(element: Any) -> Any:
-    return element.decode("utf-8", "replace") if isinstance(element, bytes) else element
+        if KSERVE_NAMES[array.dtype] in BINARY_ONLY:
+            array = array.astype(np.float32)
+        elements = write_elements(name, array, "replace")
+        fields.append(b"%b:%b" % (_encode(name), elements if array.size == 1 else b"[%b]" % elements))
+    return b"{%b}" % b",".join(fields)

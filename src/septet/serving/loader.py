@@ -21,7 +21,7 @@ from septet.model_config.platform import backend_of
 from septet.model_config.rules import faults, located, notes, require
 from septet.model_config.text import read
 from septet.serving.backends import find_file, guess_backend, has_batches, open_engine
-from septet.serving.complete import defaults, from_file, require_match
+from septet.serving.complete import NO_OTHER, MaxBatches, defaults, from_file, require_match
 from septet.serving.ensemble import Ensemble, version_of
 from septet.serving.executor import EngineExecutor, Executor
 from septet.serving.expiry import Expiry
@@ -65,7 +65,7 @@ class Source:
             raise ConfigInvalid(f"{CONFIG}: name: '{config.name}' is not the folder's name, '{self.name}'")
         return replace(config, name=self.name), text
 
-    def described(self, version: str = "") -> ModelConfig | None:
+    def described(self, version: str = "", largest: MaxBatches = NO_OTHER) -> ModelConfig | None:
         """The configuration as loading `version`, or the highest, completes it; ``None`` where only that tells."""
         try:
             require_name(self.name)
@@ -75,7 +75,7 @@ class Source:
                 config = replace(config, backend=guess_backend(folder))
             path = find_file(config, folder, self.folder)
             if path is not None:
-                config = _completed(config, path)
+                config = _completed(config, path, largest)
         except (SeptetError, OSError):
             return None
         if config.ensemble_scheduling is None:
@@ -108,11 +108,11 @@ class Source:
         return sorted(each.name for each in self.folder.iterdir() if each.is_dir())
 
 
-def _completed(config: ModelConfig, path: Path) -> ModelConfig:
+def _completed(config: ModelConfig, path: Path, largest: MaxBatches) -> ModelConfig:
     """`config` with what the model's file says; without anything, where that would have to be loaded."""
     if path.suffix == ".onnx":
         file = read_onnx(path)
-        return from_file(config, file.inputs, file.outputs)
+        return from_file(config, file.inputs, file.outputs, largest)
     silent = path.suffix == ".py" and b"auto_complete_config" not in path.read_bytes()
     return config if silent or config.max_batch_size else replace(config, input=(), output=())
 
@@ -124,7 +124,8 @@ def _is_version(name: str) -> bool:
 class Loader:
     """Loads versions of models onto the cores of this machine; `server` is what Python models may ask.
 
-    What does not load is tried up to `retries` times more.
+    Models that say nothing of batches are completed with those that are `largest` for their backends. What does
+    not load is tried up to `retries` times more.
     """
 
     def __init__(
@@ -134,10 +135,12 @@ class Loader:
         partition: Partition | None = None,
         *,
         auto_complete: bool = True,
+        largest: MaxBatches = NO_OTHER,
         retries: int = 0,
     ) -> None:
         self._expiry, self._server = expiry, server
         self._auto_complete = auto_complete
+        self._largest = largest
         self._retries = retries
         self._partition = partition or Cpu.detect().partition()
 
@@ -179,7 +182,7 @@ class Loader:
         engine = open_engine(config, path, shares[0])
         try:
             if self._auto_complete and engine.names_tensors:
-                config = from_file(config, engine.inputs, engine.outputs)
+                config = from_file(config, engine.inputs, engine.outputs, self._largest)
             config = defaults(config, path.name if path else "")
             require(config, text)
             if engine.names_tensors:
@@ -218,7 +221,7 @@ class Loader:
         """
 
         def lying(step: Step) -> ModelConfig | None:
-            return source.beside(step.model_name).described(version_of(step))
+            return source.beside(step.model_name).described(version_of(step), self._largest)
 
         def served(step: Step) -> ModelConfig | None:
             try:

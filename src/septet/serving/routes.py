@@ -196,7 +196,8 @@ class Routes:
         task.add_done_callback(lambda done: exchange.answer(200, [done.result()], kind, extra))
 
     def _generate(self, exchange: Exchange, found: Found) -> None:
-        generation = Generation(exchange, self._plane, self._mailbox, stream=found.special == "generate_stream")
+        stream = found.special == "generate_stream"
+        generation = Generation(exchange, self._plane, self._mailbox, self._executor, stream=stream)
         work = partial(generation.read, found.names["model"], found.names["version"])
         self._beside(exchange, work, partial(self._take, then=generation.submit))
 

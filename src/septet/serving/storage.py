@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 
@@ -31,7 +32,7 @@ class LocalStorage(Storage):
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise UsageError(f"{root}: no such folder to serve models from")
+            raise UsageError(_why_none(root))
         self.root = root.resolve()
 
     def names(self) -> list[str]:
@@ -56,6 +57,21 @@ class LocalStorage(Storage):
             if path.is_file():
                 parts.append(f"{path.relative_to(self.root)}:{facts.st_mtime_ns}:{facts.st_size}")
         return "\n".join(parts)
+
+
+_ADDRESS = re.compile("([a-z][a-z0-9+.-]*):/(.*)", re.IGNORECASE)
+"""A remote storage's address once it is a path, which has single slashes."""
+
+
+def _why_none(root: Path) -> str:
+    remote = _ADDRESS.fullmatch(str(root))
+    if remote is None:
+        return f"{root}: no such folder to serve models from"
+    scheme, rest = remote.groups()
+    return (
+        f"{scheme}://{rest}: repositories are read from folders of this machine, not over {scheme}://; "
+        "mount it as a folder, or copy it to one, and name that"
+    )
 
 
 def inside(path: Path, root: Path) -> Path:

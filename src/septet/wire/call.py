@@ -57,6 +57,7 @@ class Call(Generic[T]):
     idempotent: bool = True
     """Whether asking twice comes to the same as asking once."""
     timeout: float | None = None
+    """Seconds, which a server that is told of them keeps, too."""
     answer: Answered | None = None
     failure: Exception | None = None
     unbegun: bool = False
@@ -80,7 +81,7 @@ class Call(Generic[T]):
         return self.answer is not None or self.failure is not None
 
     def result(self) -> T:
-        """What was asked for; raises `Refused` with the server's words."""
+        """What was asked for; raises `Refused` with the server's words, TimeoutError where it kept `timeout`."""
         if self.failure is not None:
             raise self.failure
         assert self.answer is not None
@@ -415,7 +416,8 @@ class GrpcSession:
             error_text(fields.get("grpc-message", "")) or f"refused without a word, HTTP {fields.get(':status')}"
         )
         status = GRPC_STATUSES.get(int(code) if code.isdigit() else 2, Status.UNKNOWN)
-        self._fail(number, Refused(words, status), done)
+        late = status is Status.DEADLINE and call is not None and call.timeout is not None
+        self._fail(number, TimeoutError() if late else Refused(words, status), done)
 
     def _fail(self, number: int, failure: Exception, done: list[Call[Any]]) -> None:
         call = self._calls.pop(number, None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from septet.errors import RequestInvalid
-from septet.request import SCHEDULING, Parameter, Region, Request, Wanted
+from septet.request import INTEGERS, SCHEDULING, Parameter, Region, Request, Wanted
 from septet.tensor import KSERVE_DTYPES, LENGTH, MAX_DIM, MAX_RANK, Array, Buffer, from_raw, size_of
 from septet.wire.shm import Regions
 
@@ -277,5 +277,5 @@ def check_parameters(parameters: Mapping[str, Parameter]) -> None:
     if len(parameters) > MOST_PARAMETERS:
         raise RequestInvalid(f"more than {MOST_PARAMETERS} parameters")
     for name, value in parameters.items():
-        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        if isinstance(value, int) and value not in INTEGERS:
             raise RequestInvalid(f"parameter '{name}': an integer of more than 64 bits")

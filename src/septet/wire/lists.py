@@ -166,20 +166,30 @@ def write_list(name: str, array: Array) -> bytes:
     datatype = KSERVE_NAMES[array.dtype]
     if datatype in BINARY_ONLY:
         raise RequestInvalid(f"output '{name}': {datatype} is sent in binary only; ask for binary_data")
+    about = _encode({"name": name, "datatype": datatype, "shape": array.shape})[:-1]
+    return b'%b,"data":[%b]}' % (about, write_elements(name, array))
+
+
+def write_elements(name: str, array: Array, errors: str = "strict") -> bytes:
+    """An output's elements in JSON, with commas between; `errors`, as of `bytes.decode`, is for what is no UTF-8.
+
+    Raises `RequestInvalid`.
+    """
     flat = array.reshape(-1)
     if array.dtype.kind == "f" and not np.isfinite(flat).all():
-        raise RequestInvalid(f"output '{name}' has NaN or infinity, which is no JSON; ask for binary_data")
-    about = _encode({"name": name, "datatype": datatype, "shape": array.shape})[:-1]
+        raise RequestInvalid(
+            f"output '{name}' has NaN or infinity, which is no JSON: infer has binary_data for it"
+        )
     starts = range(0, flat.size, ELEMENTS_AT_ONCE)
-    parts = (_encode(_plain(flat[start : start + ELEMENTS_AT_ONCE], name))[1:-1] for start in starts)
-    return b'%b,"data":[%b]}' % (about, b",".join(parts))
+    parts = (_encode(_plain(flat[start : start + ELEMENTS_AT_ONCE], name, errors))[1:-1] for start in starts)
+    return b",".join(parts)
 
 
-def _plain(part: Array, name: str) -> list[Any]:
+def _plain(part: Array, name: str, errors: str) -> list[Any]:
     data: list[Any] = part.tolist()
     if part.dtype.kind != "O":
         return data
     try:
-        return [element.decode() if isinstance(element, bytes) else str(element) for element in data]
+        return [each.decode(errors=errors) if isinstance(each, bytes) else str(each) for each in data]
     except UnicodeDecodeError:
         raise RequestInvalid(f"output '{name}' is no UTF-8, so no JSON; ask for binary_data") from None

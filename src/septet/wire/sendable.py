@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arrays can be sent: those whose dtype KServe has a name for, and what can be made one of them."""
+"""Which arrays and parameters can be sent: those that KServe has a name for, and what can be made one of them."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from septet.errors import UsageError
+from septet.request import INTEGERS, Parameter
 from septet.tensor import KSERVE_NAMES, Array
 
 ELEMENTS = (bytes, bytearray, memoryview, str)
@@ -31,3 +35,44 @@ def sendable(array: Array) -> Array:
             if not issubclass(kind, ELEMENTS):
                 raise UsageError(f"a tensor of objects holds bytes or text, not {kind.__name__}")
     return array
+
+
+def parameters_sendable(parameters: Mapping[str, object]) -> dict[str, Parameter]:
+    """`parameters` as text, truth values and numbers of Python's own; numpy's are made such.
+
+    Raises UsageError, which names the parameter, for what is none of them, an integer above 64 bits, NaN and
+    infinity.
+    """
+    return {_name(name): _parameter(name, value) for name, value in parameters.items()}
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise UsageError(f"parameter {name!r}: a name is text, not {type(name).__name__}")
+    return _text(name, name)
+
+
+def _parameter(name: str, value: object) -> Parameter:
+    if isinstance(value, np.number | np.bool_):
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(name, value)
+    if isinstance(value, int) and value in INTEGERS:
+        return int(value)
+    if isinstance(value, int):
+        raise UsageError(f"parameter '{name}': an integer of more than 64 bits")
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, float):
+        raise UsageError(f"parameter '{name}': {value} is no number that can be sent")
+    raise UsageError(f"parameter '{name}' is text, a number, true or false, not {type(value).__name__}")
+
+
+def _text(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"parameter {name!r}: {text[:40]!r} has no bytes in UTF-8") from None
+    return str(text)

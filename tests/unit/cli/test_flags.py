@@ -20,6 +20,7 @@ HONOURED = {
     "allow-grpc": "0",
     "allow-http": "False",
     "allow-metrics": "on",
+    "backend-config": "onnxruntime,default-max-batch-size=8",
     "exit-on-error": "false",
     "exit-timeout-secs": "-1",
     "grpc-address": "127.0.0.1",
@@ -129,6 +130,7 @@ def test_what_is_done_as_in_triton(joined: bool) -> None:
     assert core["repositories"] == (Path(),), "given twice, it is one"
     assert (core["name"], core["startup"], core["control"]) == ("mine", ("*",), "explicit")
     assert (core["auto_complete"], core["exit_on_error"], core["strict_readiness"]) == (False, False, False)
+    assert core["largest"] == {"onnxruntime": 8}
     assert (core["cpu_metrics"], core["load_threads"], core["load_retries"]) == (False, 1, 2)
     assert core["log"].change()["log_verbose_level"] == 1
     assert (settings.http, settings.grpc, settings.metrics) == (None, None, Address("127.0.0.1", 9002))
@@ -168,6 +170,16 @@ def test_memory_of_clients_may_be_shut_out() -> None:
     assert Started.core["regions"]._most == 0
 
 
+def test_batches_of_backends_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    size = "default-max-batch-size"
+    settings = [f"{size}=16", f"onnxruntime,{size}=8", f"openvino,{size}=-1", "python,shm-default-byte-size=1"]
+    assert serve("--model-repository=.", *[f"--backend-config={each}" for each in settings]).exit_code == 0
+    assert Started.core["largest"] == {"": 16, "onnxruntime": 8, "openvino": 0}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"--backend-config={settings[3]} has no effect here: backends are configured by their models' parameters"
+    ]
+
+
 def test_flags_may_be_cut_short() -> None:
     words = ["--model-repo=.", "--http-po", "9000", "--disable-auto", "--pinned=1", "--grpc-port=9001"]
     assert serve(*words).exit_code == 0
@@ -185,6 +197,8 @@ def test_repositories_may_be_polled_never() -> None:
 @pytest.mark.parametrize(
     ("word", "text"),
     [("--load-model=x", "explicit"), ("--log-info=maybe", "maybe"), ("--no-such-flag=1", "no-such-flag"),
+     ("--backend-config=onnxruntime", "SETTING=VALUE"), ("--backend-config=,a=b", "SETTING=VALUE"),
+     ("--backend-config=default-max-batch-size=x", "'x' is not a valid integer"),
      ("--log-file=/nowhere/log", "/nowhere/log"), ("--log-format=xml", "xml")],
 )  # fmt: skip
 def test_what_cannot_be_is_told(word: str, text: str) -> None:

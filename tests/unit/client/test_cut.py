@@ -8,19 +8,19 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
 
 from septet.client import AsyncClient, Client
-from septet.errors import Unreachable
+from septet.errors import Status, Unreachable
 from septet.request import Request, Response
 from septet.wire import proto
 from septet.wire.events import DataReceived, HeadersReceived
 from septet.wire.frames import Code, goaway, rst_stream
 from septet.wire.http2 import Connection
-from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped
+from septet.wire.messages import OK_TAIL, RESPONSE_HEAD, enveloped, error_tail
 from septet.wire.shm import Regions
 
 INPUTS = {"INPUT0": np.ones(3, np.float32)}
@@ -78,6 +78,20 @@ class Peer:
     def refuse_call(self) -> None:
         """Let it fall before it is begun."""
         self._flush(rst_stream(self.take_call(), Code.REFUSED_STREAM))
+
+    def expire_call(self) -> None:
+        """Say that the time is up, before the client does."""
+        stream = self.take_call()
+        self._http2.send_trailers(stream, error_tail(Status.DEADLINE.grpc, "Deadline Exceeded", begun=False))
+        self._flush()
+
+    def leave_call(self) -> None:
+        """Say that no call after this one is begun, and let this one wait until the client hangs up."""
+        self._flush(goaway(self.take_call(), Code.NO_ERROR))
+        self._socket.settimeout(20)
+        with suppress(TimeoutError):
+            while self._socket.recv(1 << 16):
+                pass
 
     def go_away(self) -> None:
         """Say at a call that no call was begun, and go."""
@@ -217,3 +231,31 @@ def test_whoever_hangs_up_asks_no_more() -> None:
 
     with scripted([Peer.take, Peer.take], [Peer.answer]) as (address, asked, _):
         asyncio.run(ask(address, asked))
+
+
+def test_whoever_hangs_up_leaves_no_call_on_a_connection_that_ends() -> None:
+    async def ask(address: str, asked: list[str]) -> None:
+        client = AsyncClient(f"grpc://{address}")
+        task = asyncio.ensure_future(client.metadata("m"))
+        while not asked or any(line.session.usable for line in client._lines):
+            await asyncio.sleep(0.001)
+        assert not task.done()
+        await client.close()
+        with pytest.raises(Unreachable, match="hung up"):
+            await asyncio.wait_for(task, 10)
+
+    with scripted([Peer.leave_call]) as (address, asked, _):
+        asyncio.run(ask(address, asked))
+        assert asked == ["ModelMetadata"]
+
+
+def test_time_that_is_up_at_the_server_is_up_here() -> None:
+    async def ask(address: str) -> None:
+        async with AsyncClient(f"grpc://{address}") as client:
+            with pytest.raises(Unreachable, match="did not answer within 60 s"):
+                await client.infer("m", INPUTS)
+
+    with scripted([Peer.expire_call], [Peer.expire_call]) as (address, _, _):
+        with Client(f"grpc://{address}") as client, pytest.raises(Unreachable, match="did not answer within 60 s"):
+            client.infer("m", INPUTS)
+        asyncio.run(ask(address))

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from septet.cli.models import models
+from septet.errors import UsageError
 from serving_made import IDENTITY, model, onnx_file
 
 
@@ -159,6 +160,12 @@ def test_folders_that_are_no_versions_are_noted(tmp_path: Path) -> None:
         " '01' is no version: their folders have numbers from 1 on, without leading zeros, for names",
         " version 2 is asked for and not there",
     ]
+
+
+def test_where_nothing_can_be_checked_it_is_said() -> None:
+    for where, words in (("nowhere", "no such folder"), ("s3://bucket", "s3://bucket: .* not over s3://")):
+        with pytest.raises(UsageError, match=words):
+            CliRunner().invoke(models, [where], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../../../../etc/nothing", "link", "circle", r"\000"])

@@ -101,7 +101,33 @@ def test_a_partial_configuration_is_completed_and_what_it_says_stays(open_: Open
     config = open_().model_config("pair")
     assert config.max_batch_size == 16
     assert [list(each.dims) for each in config.input] == [[-1], [5]]
-    assert not config.HasField("dynamic_batching")
+    assert config.HasField("dynamic_batching"), "as in Triton, where the tensors are completed"
+
+
+def test_a_configuration_that_says_all_but_the_scheduler_has_none(open_: Open, root: Path) -> None:
+    scale(root, 2)
+    (root / "scale" / "config.pbtxt").write_text(IDENTITY.replace("null", "onnxruntime"))
+    assert not open_().model_config("scale").HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize(
+    ("said", "batch"),
+    [
+        ({"": 9}, 9),
+        ({"": 9, "onnxruntime": 8}, 8),
+        ({"python": 9}, 4),
+        ({"": 1}, 1),
+        ({"onnxruntime": 0}, 0),
+    ],
+)
+def test_the_size_of_batches_that_nothing_says_may_be_said_for_all(
+    open_: Open, root: Path, said: dict[str, int], batch: int
+) -> None:
+    scale(root, 2)
+    config = open_(largest=said).model_config("scale")
+    assert config.max_batch_size == batch
+    assert config.HasField("dynamic_batching") == (batch > 1)
+    assert list(config.input[0].dims) == ([4] if batch else [-1, 4])
 
 
 @pytest.mark.parametrize(

@@ -251,15 +251,16 @@ def test_metadata_above_the_limit_refuse_one_call_alone(running: Running) -> Non
     whole = write_headers([(":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/ModelInfer"), *REST])
     client, seen, body = Connection(client=True), dict[int, str](), enveloped([infer()])
     with dial(running) as talk:
-        for block in (whole, whole + write_headers([("x", "y" * 50_000)]), whole):
-            client.send_data(client.request(block), body, end=True)
+        for size in (0, 50_000, 200_000, 1_000_000, 0):
+            client.send_data(client.request(whole + write_headers([("x", "y" * size)])), body, end=True)
         talk.sendall(b"".join(client.take()))
-        while len(seen) < 3:
+        while len(seen) < 5:
             for event in client.receive(talk.recv(65536)):
                 assert not isinstance(event, ConnectionEnded | StreamEnded)
                 if isinstance(event, HeadersReceived) and event.ended:
                     seen[event.stream] = dict(event.headers)["grpc-status"]
-    assert seen == {1: "0", 3: str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]), 5: "0"}
+    refused = str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert seen == {1: "0", 3: refused, 5: refused, 7: refused, 9: "0"}
 
 
 def test_messages_that_are_no_inference_are_short(channel: grpc.Channel) -> None:
@@ -311,22 +312,40 @@ def test_a_stream_goes_on_for_thousands_of_requests(channel: grpc.Channel) -> No
     assert len(answers) == 3000
 
 
+@pytest.fixture(params=[False, True], ids=["own", "grpcio"])
+def either(start: Start, request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
+    """A channel to our own transport, and to grpcio's."""
+    with grpc.insecure_channel(start(grpcio=request.param).grpc) as made:
+        yield made
+
+
+@pytest.mark.parametrize("model", ["identity", "nobody"])
 @pytest.mark.parametrize("count", [3, 100_000])
-def test_a_request_of_a_stream_that_cannot_be_read_is_told_by_its_id(channel: grpc.Channel, count: int) -> None:
-    request = service_pb2.ModelInferRequest(model_name="identity", id="seven")
+def test_a_request_of_a_stream_that_cannot_be_read_is_told_by_its_id(
+    either: grpc.Channel, count: int, model: str
+) -> None:
+    request = service_pb2.ModelInferRequest(model_name=model, id="seven")
     tensor = request.inputs.add(name="INPUT0", datatype="FP32", shape=[count])
     tensor.contents.fp32_contents.extend([0.0] * (count - 1))
-    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([request.SerializeToString()]), timeout=10)
-    (answer,) = map(service_pb2.ModelStreamInferResponse.FromString, stream)
-    assert answer.error_message
-    assert answer.infer_response.id == "seven"
+    full = service_pb2.ModelInferRequest(model_name="full", id="eight")
+    sent = [request.SerializeToString(), full.SerializeToString()]
+    stream = either.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(sent), timeout=10)
+    answers = list(map(service_pb2.ModelStreamInferResponse.FromString, stream))
+    assert all(answer.error_message for answer in answers)
+    assert sorted(answer.infer_response.id for answer in answers) == ["eight", "seven"]
 
 
-def test_a_stream_that_asks_to_end_on_errors_does(channel: grpc.Channel) -> None:
-    stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [(infer("full"), grpc.StatusCode.UNAVAILABLE), (b"\xff", grpc.StatusCode.INVALID_ARGUMENT)],
+)
+def test_a_stream_that_asks_to_end_on_errors_does(
+    either: grpc.Channel, message: bytes, code: grpc.StatusCode
+) -> None:
+    stream = either.stream_stream(f"/{SERVICE}/ModelStreamInfer")
     with pytest.raises(grpc.RpcError) as caught:
-        list(stream(iter([infer("full")]), timeout=10, metadata=[("triton_grpc_error", "true")]))
-    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        list(stream(iter([message]), timeout=10, metadata=[("triton_grpc_error", "true")]))
+    assert caught.value.code() == code
 
 
 def test_answers_are_compressed_where_asked(start: Start) -> None:

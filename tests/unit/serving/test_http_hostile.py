@@ -22,8 +22,8 @@ import pytest
 
 from fake_plane import Running, Start
 from septet.errors import RequestInvalid
-from septet.request import Request
-from septet.serving import routes
+from septet.request import Request, Response
+from septet.serving import generate, routes
 from septet.serving.http import HttpLimits
 from septet.wire import head as drafts
 from septet.wire import json as wire
@@ -630,6 +630,81 @@ def test_what_generate_reads(running: Running, model: str, data: str, read: list
     ((status, _, _),) = ask(running, post(f"/v2/models/{model}/generate", b'{"INPUT0":%b}' % data.encode()))
     assert status == (400 if read is None else 200)
     assert read is None or running.plane.requests[-1].inputs["INPUT0"].tolist() == read
+
+
+@pytest.mark.parametrize(
+    ("dims", "count", "shape"),
+    [
+        ([-1, -1], 3, (1, 3)),
+        ([-1, -1], 0, (1, 0)),
+        ([-1, 2], 4, (2, 2)),
+        ([-1, 2, -1], 6, (1, 2, 3)),
+        ([2, 2], 4, (2, 2)),
+        ([2, 2], 2, None),
+        ([2, 2], 8, None),
+        ([-1, 2], 3, None),
+    ],
+)
+def test_generate_makes_the_models_shapes(
+    running: Running, monkeypatch: pytest.MonkeyPatch, dims: list[int], count: int, shape: tuple[int, ...] | None
+) -> None:
+    tensor = {"name": "INPUT0", "datatype": "FP32", "shape": dims}
+    monkeypatch.setattr(running.plane, "model_metadata", lambda *model: {"inputs": [tensor]})
+    body = json.dumps({"INPUT0": [1.5] * count}).encode()
+    assert ask(running, post("/v2/models/identity/generate", body))[0][0] == (200 if shape else 400)
+    assert not shape or running.plane.requests[-1].inputs["INPUT0"].shape == shape
+
+
+@pytest.mark.parametrize("count", [1, 100_000])
+def test_generate_writes_lists_in_pieces_as_infer_does(running: Running, count: int) -> None:
+    for model, given, told in (("identity", 0.1, float(np.float32(0.1))), ("words", 'a"ö', 'a"ö')):
+        body = json.dumps({"INPUT0": [given] * count}).encode()
+        ((status, _, text),) = ask(running, post(f"/v2/models/{model}/generate", body))
+        assert status == 200
+        assert json.loads(text)["OUTPUT0"] == (told if count == 1 else [told] * count)
+
+
+@pytest.mark.parametrize("path", ["generate", "generate_stream"])
+def test_long_answers_of_generate_are_written_beside_the_loop(
+    running: Running, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    served, flat = threading.Event(), generate._flat
+
+    def slowly(response: Response) -> Any:
+        assert served.wait(20), "nobody else was served meanwhile"
+        return flat(response)
+
+    monkeypatch.setattr(generate, "_flat", slowly)
+    with dial(running) as talk:
+        body = json.dumps({"INPUT0": [1.5] * 100_000}).encode()
+        talk.sendall(post(f"/v2/models/identity/{path}", body, "Connection: close"))
+        until(lambda: bool(running.plane.requests))
+        assert still_serves(running)
+        served.set()
+        assert talk.makefile("rb").read().count(b"1.5") == 100_000
+
+
+def test_long_and_short_answers_of_a_stream_keep_their_order(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, flat = threading.Event(), generate._flat
+
+    def slowly(response: Response) -> Any:
+        first = response.outputs and response.outputs["OUT"][0] == 1
+        assert not first or served.wait(20), "nobody else was served meanwhile"
+        return flat(response)
+
+    monkeypatch.setattr(generate, "_flat", slowly)
+    monkeypatch.setattr(generate, "AT_ONCE", 3, raising=False)  # the last response, without outputs, is short
+    with dial(running) as talk:
+        talk.sendall(post("/v2/models/repeat/generate_stream", b'{"IN":[1,2,3]}', "Connection: close"))
+        until(lambda: bool(running.plane.requests))
+        assert still_serves(running)
+        served.set()
+        got = talk.makefile("rb").read()
+    events = [json.loads(line[6:]) for line in got.split(b"\r\n") if line.startswith(b"data: ")]
+    assert [event["OUT"] for event in events] == [1, 2, 3]
+    assert got.endswith(b"0\r\n\r\n")
 
 
 def test_generate_reads_elements_last_and_few_fields(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

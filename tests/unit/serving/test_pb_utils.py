@@ -202,6 +202,12 @@ def test_what_takes_longer_than_its_execution_timeout_is_an_error(host: Callable
     assert all(deadline and deadline < time.monotonic_ns() for deadline in calls)
 
 
+def test_a_model_is_asked_at_once_however_many_answers_are_wanted(host: Callable[..., Asked]) -> None:
+    asked = host()
+    InferenceRequest([], ["y"], "slow").exec(decoupled=True, execution_timeout=0)
+    until(lambda: len(asked.sent) == 1)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -549,6 +549,22 @@ def test_a_model_that_answers_many_times_is_asked_for_many_answers(
     assert (error is None) == (not words)
 
 
+@pytest.mark.parametrize(("count", "outputs"), [(3, [1, 1, 1, 0]), (0, [0])])
+def test_the_last_of_many_answers_is_empty_where_the_model_ends_without_one(
+    open_: Open, root: Path, count: int, outputs: list[int]
+) -> None:
+    python(root, "repeat", DECOUPLED, REPEAT + "model_transaction_policy { decoupled: true }")
+    onnx_file(root / "scale" / "1" / "model.onnx", 3)
+    body = f"""n = __import__("numpy").array([{count}], "int32")
+        for name, given, wanted in (("repeat", ("n", n), {outputs}), ("scale", ("x", x), [1])):
+            asked = pb_utils.InferenceRequest(model_name=name, inputs=[pb_utils.Tensor(*given)])
+            seen = [len(answer.output_tensors()) for answer in asked.exec(decoupled=True)]
+            assert seen == wanted, (name, seen)
+        y = x"""
+    python(root, "asker", code(body))
+    assert ask(open_(), "asker", {"x": row(1)}).error is None
+
+
 def test_a_model_has_others_loaded_and_unloaded(open_: Open, root: Path) -> None:
     onnx_file(root / "scale" / "1" / "model.onnx", 3)
     body = """pb_utils.load_model("scale", config='{"max_batch_size": 2}')

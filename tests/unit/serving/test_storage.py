@@ -53,6 +53,19 @@ def test_only_folders_in_the_root_are_models(tmp_path: Path) -> None:
         LocalStorage(tmp_path / "file")
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/models", "gs://bucket/models", "as://account/container"])
+def test_an_address_elsewhere_is_told_what_is_read_instead(address: str) -> None:
+    scheme = address.partition(":")[0]
+    with pytest.raises(UsageError, match=f"{address}: .* folders of this machine, not over {scheme}://; mount"):
+        LocalStorage(Path(address))
+
+
+def test_a_folder_named_like_an_address_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s3:" / "bucket" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert LocalStorage(Path("s3://bucket")).names() == ["a"]
+
+
 def test_a_stamp_changes_with_any_file(tmp_path: Path) -> None:
     (tmp_path / "a" / "1").mkdir(parents=True)
     storage = LocalStorage(tmp_path)

@@ -46,7 +46,7 @@ class Caller:
     def call(self, request: Asked) -> Iterator[Given]:
         """All responses of another model, the last an error where they take longer than the request's deadline.
 
-        Raises ChannelClosed.
+        As in Triton the last is empty where the model ends with the final flag alone. Raises ChannelClosed.
         """
         number, answers = self._ask(lambda number: Call(number, request))
         try:
@@ -54,8 +54,7 @@ class Caller:
                 answer = answers.get(timeout=_left(request))
                 if not isinstance(answer, Called):
                     raise ChannelClosed("the server is gone")
-                if answer.response.outputs or answer.response.error is not None or not answer.final:
-                    yield answer.response
+                yield answer.response
                 if answer.final:
                     return
         except queue.Empty:

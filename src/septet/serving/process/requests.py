@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from time import monotonic_ns
 from typing import Any, Protocol
 
@@ -141,14 +142,15 @@ class InferenceRequest:
         return self._sender
 
     def exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
-        """Ask the model and wait: its response, or with `decoupled` an iterator of responses.
+        """Ask the model and wait: its response, or with `decoupled` an iterator of all, once the first is there.
 
-        What takes longer than `execution_timeout`, in ns (-1 is for ever), is an error; so is a model that may
-        answer many times, where one response is waited for.
+        The last of these may be empty. What takes longer than `execution_timeout`, in ns (-1 is for ever), is an
+        error; so is a model that may answer many times, where one response is waited for.
         """
         deadline = None if execution_timeout < 0 else monotonic_ns() + int(execution_timeout)
         answers = self._answers(deadline, once=not decoupled)
-        return answers if decoupled else next(answers, InferenceResponse())
+        first = next(answers)
+        return chain([first], answers) if decoupled else first
 
     async def async_exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
         """The same without holding up other coroutines."""
