@@ -222,7 +222,7 @@ HTTP_STATUSES = {
         Status.TOO_LARGE, Status.DEADLINE, Status.INTERNAL,
     )
 }  # fmt: skip
-GRPC_STATUSES = {status.grpc: status for status in Status}
+GRPC_STATUSES = {str(status.grpc): status for status in Status}
 
 
 class Session(Protocol):
@@ -415,7 +415,7 @@ class GrpcSession:
         words = (
             error_text(fields.get("grpc-message", "")) or f"refused without a word, HTTP {fields.get(':status')}"
         )
-        status = GRPC_STATUSES.get(int(code) if code.isdigit() else 2, Status.UNKNOWN)
+        status = GRPC_STATUSES.get(code, Status.UNKNOWN)
         late = status is Status.DEADLINE and call is not None and call.timeout is not None
         self._fail(number, TimeoutError() if late else Refused(words, status), done)
 

@@ -47,7 +47,8 @@ class Connection(Outgoing):
         self._undeclared: Headers | None = None
         self._block: tuple[int, bool, list[bytes], int] | None = None
         self._body: tuple[Stream | None, int, int, bool] | None = None
-        self._rest = b""
+        self._rest, self._wanted = bytearray(), 0
+        """The beginning of a frame, and how many bytes of it are worth another look: none is copied twice."""
         self._wider = False
 
     def shut_down(self) -> None:
@@ -94,8 +95,10 @@ class Connection(Outgoing):
 
     def _take(self, data: bytes | memoryview, events: list[Event]) -> None:
         if self._rest:
-            data = self._rest + data
-            self._rest = b""
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return
+            data, self._rest, self._wanted = bytes(self._rest), bytearray(), 0
         position, end = 0, len(data)
         if self._preface:
             position = self._take_preface(data)
@@ -117,6 +120,7 @@ class Connection(Outgoing):
                 pad = 0
                 if flags & frames.PADDED:
                     if begin == end:
+                        self._wanted = 10
                         break
                     pad = data[begin]
                     if pad >= size:
@@ -125,11 +129,13 @@ class Connection(Outgoing):
                 self._begin_body(stream, size, pad, flags)
                 position = self._take_body(data, begin, events)
             elif end - position - 9 < size:
+                self._wanted = 9 + size
                 break
             else:
                 position += 9 + size
                 self._take_frame(kind, flags, stream, bytes(data[position - size : position]), events)
-        self._rest = bytes(data[position:]) if position < end else b""
+        if position < end:
+            self._rest += data[position:]
 
     def _take_preface(self, data: bytes | memoryview) -> int:
         wanted = self._preface
@@ -137,7 +143,7 @@ class Connection(Outgoing):
         if len(data) < len(wanted):
             if not wanted.startswith(data):
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "not HTTP/2")
-            self._rest = data
+            self._rest += data
             return 0
         if not data.startswith(wanted):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "not HTTP/2")

@@ -485,3 +485,13 @@ def test_remembered_blocks_follow_the_table() -> None:
     wire += headers(9, newest) + headers(11, newest)
     seen = [dict(event.headers)["x"] for event in server.receive(wire) if isinstance(event, HeadersReceived)]
     assert seen == ["1", "1", "1", "2", "2", "2"]
+
+
+def test_a_frame_that_comes_byte_by_byte_is_gathered_once() -> None:
+    server = opened()
+    wire = frames.frame(frames.PING + 8, 0, 0, bytes(20_000))
+    assert server.receive(wire[:9]) == []
+    gathered = server._rest
+    assert in_pieces(server, wire[9:-1], [1]) == []
+    assert server._rest is gathered
+    assert server.receive(wire[-1:] + headers(1))[0] == HeadersReceived(1, tuple(ASK), False)
