@@ -33,8 +33,8 @@ class Fitted:
     """`samples` for a network with these `inputs`, without the dimension of batches where each is `alone`.
 
     Where the network takes `sequences`, samples may be of any length up to its longest, padding included. Every
-    sample is looked at once. Raises DataError where one does not fit, NotSequences where the inputs of one that
-    are to be its tokens have unlike lengths.
+    sample is looked at once. Raises DataError where one does not fit, NotSequences where the samples show that the
+    inputs of one length are not all tokens, or that the mask says something else than which of them are padding.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Fitted:
         self._samples = samples
         self._inputs = inputs
         self._takes = [_taken(spec, alone, sequences) for spec in inputs]
+        self._padding: dict[str, object] = {}
         self.looks = [self._look(index) for index in range(len(samples))]
 
     def __getitem__(self, index: int) -> Tensors:
@@ -112,7 +113,19 @@ class Fitted:
         if not length or (longest is not None and length > longest):
             most = "any number but none" if longest is None else f"1 to {longest}"
             raise DataError(f"{self.where(index)}: has {length} tokens, the network takes {most}")
-        return Look(shapes, length, self.sequences.length(sample), digest(self.sequences.cut(sample)))
+        self._require_padding(index, sample, self.sequences)
+        return Look(shapes, length, self.sequences.length(sample), digest(sample))
+
+    def _require_padding(self, index: int, sample: Tensors, sequences: Sequences) -> None:
+        """Raise NotSequences unless the mask is 1 for tokens and 0 for padding, which is the same in all samples:
+        an inverted mask, or one that hides what another input or output is of, would cut off what matters."""
+        mask, length = sample[sequences.mask], sequences.length(sample)
+        if not mask.any() or not ((mask == 0) | (mask == 1)).all():
+            raise NotSequences(f"{self.where(index)}: {sequences.mask} is not 1 for tokens and 0 for padding")
+        for name in sequences.inputs:
+            for value in np.unique(sample[name][length:]).tolist():
+                if self._padding.setdefault(name, value) != value:
+                    raise NotSequences(f"{self.where(index)}: {name} is not the same wherever the mask is 0")
 
     def _fit(self, index: int, sample: Tensors, takes: TensorSpec) -> Array:
         if takes.name not in sample:

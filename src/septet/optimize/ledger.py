@@ -38,12 +38,15 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drawn: int = 0
 
     @property
+    def sure(self) -> bool:
+        """Whether the search samples alone show that it keeps enough."""
+        return self.search is not None and self.search.verdict == "kept"
+
+    @property
     def holds(self) -> bool:
         """Whether the search speaks for it: it was kept, or seen to keep enough on samples too few to be sure."""
         found = self.search
-        return found is not None and (
-            found.verdict == "kept" or (found.verdict == "undecided" and found.ratio >= found.keep)
-        )
+        return self.sure or (found is not None and found.verdict == "undecided" and found.ratio >= found.keep)
 
 
 class Ledger(msgspec.Struct, forbid_unknown_fields=True):

@@ -148,7 +148,7 @@ class Search:
             if row is None:
                 return
             rows.append(row)
-            if row.verdict == "kept":
+            if row.sure:
                 return
         best = max(rows, key=_kept)
         if not any(row.holds for row in rows) and best.search and best.candidate.recipe.quantiser == "static":

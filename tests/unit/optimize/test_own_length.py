@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -191,10 +191,45 @@ def test_the_product_is_served_for_any_length_and_still_the_old_one(tmp_path: Pa
             assert near(ask(core, "tagger", batch).outputs["tags"][0, : tokens(short)], wanted)
 
 
-def test_samples_that_differ_by_their_padding_alone_are_the_same(tmp_path: Path) -> None:
-    padded, bare = (texts(40, padded=pads) for pads in (True, False))
-    subject, _ = answered(tagger(tmp_path / "tagger.onnx", "L"), [*padded, *bare])
-    assert "40 samples are left out" in subject.notes[0]
+def inverted(sample: Tensors) -> Tensors:
+    return {**sample, "token_mask": 1 - sample["token_mask"]}
+
+
+def of_a_prompt(sample: Tensors) -> Tensors:
+    """Its mask says what of it is the prompt; the rest are tokens too."""
+    whole = np.arange(LONGEST)
+    return {"tokens": (whole * int(sample["token_mask"].sum())) % 50, "token_mask": (whole < 3).astype(np.int64)}
+
+
+def counting(sample: Tensors) -> Tensors:
+    return {**sample, "token_mask": sample["token_mask"].cumsum() * sample["token_mask"]}
+
+
+@pytest.mark.parametrize("length", [LONGEST, "L"])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (inverted, "token_mask is not 1 for tokens and 0 for padding"),
+        (counting, "token_mask is not 1 for tokens and 0 for padding"),
+        (of_a_prompt, "tokens is not the same wherever the mask is 0"),
+    ],
+)
+def test_a_mask_that_does_not_say_what_is_padding_cuts_nothing(
+    tmp_path: Path, length: int | str, change: Callable[[Tensors], Tensors], why: str
+) -> None:
+    path = tagger(tmp_path / "tagger.onnx", length)
+    subject, seen = answered(path, [change(sample) for sample in texts(60, padded=True)])
+    assert subject.model == path
+    assert {len(answer["tags"]) for answer in seen.values()} == {LONGEST}
+    assert why in subject.notes[0]
+
+
+def test_samples_that_differ_where_the_mask_is_0_are_not_the_same(tmp_path: Path) -> None:
+    (first, *_) = samples = texts(40, padded=True)
+    some = {"tokens": first["tokens"].copy(), "token_mask": (np.arange(LONGEST) < 60).astype(np.int64)}
+    others = [{**some, "tokens": np.where(np.arange(LONGEST) < 60, some["tokens"], each)} for each in range(40)]
+    subject, _ = answered(tagger(tmp_path / "tagger.onnx", "L"), [*samples, *others])
+    assert not any("left out" in note for note in subject.notes)
 
 
 def test_what_was_made_free_is_found_again(tmp_path: Path) -> None:

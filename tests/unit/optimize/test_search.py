@@ -167,6 +167,26 @@ def test_a_last_word_is_not_drawn_out_where_the_most_would_not_tell(tmp_path: Pa
     assert sorted(row.final.looks for row in rows if row.final) == [*range(1, len(rows) + 1)]
 
 
+def test_a_last_word_changes_nothing_of_what_the_search_had_found(tmp_path: Path) -> None:
+    path = perceptron(tmp_path / "a.onnx")
+    samples = sure(path, COUNT)
+    right = top_one(path, samples)
+    truth = outputs(path, [{"x": np.stack([sample["x"] for sample in samples])}])[0]["scores"]
+
+    def worse_at_last(answers: Sequence[Tensors], indices: Sequence[int]) -> Array:
+        found = np.asarray(right(answers, indices), float)
+        off = [np.abs(one["scores"] - truth[index]).max() for one, index in zip(answers, indices, strict=True)]
+        if set(indices) <= final and np.median(off) > 1e-3:
+            found[: len(found) // 5] = 0
+        return found
+
+    subject = OwnModel(path, samples, worse_at_last, tmp_path / "search")
+    final = set(subject._parts["final"])
+    first = searched(subject, 0.99, tmp_path / "search")
+    assert any(row.sure and row.final and row.final.verdict == "rejected" for row in first.rows)
+    assert searched(subject, 0.99, tmp_path / "search") == first
+
+
 class Interrupted(BaseException):
     """As a kill: nothing in the search catches it."""
 
