@@ -19,9 +19,8 @@ class Limits:
     frame: int = 1 << 20
     header_list: int = 16 << 10
     """Of fields, as the peer is told; a request with more of them is one without headers."""
-    header_block: int = 1 << 20
-    """Of one HEADERS and its CONTINUATIONs, and of the fields in them: above that the connection ends. So much may
-    take a quarter of a second to decode, which is done even if it is refused: the next block depends on it."""
+    header_block: int = 128 << 10
+    """Of one HEADERS and its CONTINUATIONs, and of the fields in them: above that the connection ends."""
     nuisance_burst: int = 1000
     nuisance_rate: float = 33.0
     """Frames that cost this end work and the peer nothing (resets, pings, settings, empty frames): at once, and

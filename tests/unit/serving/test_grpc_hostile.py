@@ -251,16 +251,15 @@ def test_metadata_above_the_limit_refuse_one_call_alone(running: Running) -> Non
     whole = write_headers([(":method", "POST"), (":scheme", "http"), (":path", f"/{SERVICE}/ModelInfer"), *REST])
     client, seen, body = Connection(client=True), dict[int, str](), enveloped([infer()])
     with dial(running) as talk:
-        for size in (0, 50_000, 200_000, 1_000_000, 0):
-            client.send_data(client.request(whole + write_headers([("x", "y" * size)])), body, end=True)
+        for block in (whole, whole + write_headers([("x", "y" * 50_000)]), whole):
+            client.send_data(client.request(block), body, end=True)
         talk.sendall(b"".join(client.take()))
-        while len(seen) < 5:
+        while len(seen) < 3:
             for event in client.receive(talk.recv(65536)):
                 assert not isinstance(event, ConnectionEnded | StreamEnded)
                 if isinstance(event, HeadersReceived) and event.ended:
                     seen[event.stream] = dict(event.headers)["grpc-status"]
-    refused = str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
-    assert seen == {1: "0", 3: refused, 5: refused, 7: refused, 9: "0"}
+    assert seen == {1: "0", 3: str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]), 5: "0"}
 
 
 def test_messages_that_are_no_inference_are_short(channel: grpc.Channel) -> None:

@@ -162,7 +162,7 @@ def test_a_continued_block_is_not_interrupted() -> None:
 
 
 def test_a_flood_of_continuations_ends() -> None:
-    wire = headers(1, BLOCK, flags=0) + 1100 * frames.frame(frames.CONTINUATION, 0, 1, b"\x00\x01a\x01b" * 200)
+    wire = headers(1, BLOCK, flags=0) + 200 * frames.frame(frames.CONTINUATION, 0, 1, b"\x00\x01a\x01b" * 200)
     assert ends_with(opened().receive(wire), Code.ENHANCE_YOUR_CALM)
     wire = headers(1, BLOCK, flags=0) + 2000 * frames.frame(frames.CONTINUATION, 0, 1)
     assert ends_with(opened().receive(wire), Code.ENHANCE_YOUR_CALM)
@@ -175,13 +175,11 @@ def test_a_header_bomb_ends() -> None:
     assert ends_with(opened().receive(headers(1, first) + headers(3, again)), Code.ENHANCE_YOUR_CALM)
 
 
-@pytest.mark.parametrize("largest", [1 << 14, 1 << 20], ids=["continued", "in one frame"])
-@pytest.mark.parametrize("size", [40_000, 200_000, 1_000_000])
-def test_headers_above_the_limit_cost_their_stream_alone(size: int, largest: int) -> None:
+def test_headers_above_the_limit_cost_their_stream_alone() -> None:
     encoder, server = Encoder(), opened()
-    large = encoder.encode([*ASK, ("x", "y" * size), ("known", "later")], huffman=False)
+    large = encoder.encode([*ASK, ("known", "later"), *[("x", "y" * 1000)] * 40])
     small = encoder.encode([*ASK, ("known", "later")])  # by what the large one has put into the table
-    (refused,) = server.receive(frames.headers(1, large, False, largest))
+    (refused,) = server.receive(headers(1, large))
     assert refused == HeadersReceived(1, (), False)
     server.send_trailers(1, TAIL)
     assert frames.headers(1, TAIL, True, 16384) in sent(server)
@@ -192,11 +190,7 @@ def test_headers_above_the_limit_cost_their_stream_alone(size: int, largest: int
         headers(3, encoder.encode([("x", "y" * 20_000)]), frames.END_HEADERS | frames.END_STREAM)
     )
     assert not server.ended
-
-
-def test_headers_above_the_limit_are_borne_for_a_while() -> None:
-    large = Encoder().encode([*ASK, *[("x", "y" * 1000)] * 40])
-    assert ends_with(opened().receive(headers(1, large) * 1_100), Code.ENHANCE_YOUR_CALM)
+    assert ends_with(server.receive(headers(5, large) * 1_100), Code.ENHANCE_YOUR_CALM)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +416,7 @@ def test_a_body_is_as_long_as_declared() -> None:
         (frames.settings({Setting.ENABLE_PUSH: 2}), Code.PROTOCOL_ERROR),
         (headers(1, b"\xff\xff\xff\xff\xff\xff\xff"), Code.COMPRESSION_ERROR),
         (frames.header(2 << 20, frames.DATA, 0, 1), Code.FRAME_SIZE_ERROR),
-        (frames.header((1 << 20) + 1, frames.PING, 0, 0), Code.FRAME_SIZE_ERROR),
+        (frames.header(1 << 20, frames.PING, 0, 0), Code.FRAME_SIZE_ERROR),
         (frames.frame(frames.CONTINUATION, 4, 1, b""), Code.PROTOCOL_ERROR),
     ],
 )
