@@ -20,6 +20,9 @@ FIELD_OVERHEAD = 32
 RESIZING = 0x20
 """The upper bits of a block's first byte that begins by resizing the table."""
 
+RESIZES = 2
+"""So often may a block do that: to a least size and to the last (RFC 7541, section 4.2)."""
+
 CONNECTION_SPECIFIC = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 REQUEST_PSEUDO = {":method", ":scheme", ":authority", ":path"}
 _NAME = re.compile(r":?[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -55,6 +58,8 @@ class HeaderReader:
         known = self._known.get((request, block))
         if known is not None:
             return known
+        if _resizes(block) > RESIZES:
+            raise HeadersUnreadable("the header block resizes the table again and again")
         newest = self._newest()
         try:
             fields: Headers = tuple(
@@ -78,6 +83,19 @@ class HeaderReader:
         """The entry that HPACK's table took in last; every insertion makes a new one."""
         entries = self._decoder.header_table.dynamic_entries
         return entries[0] if entries else None
+
+
+def _resizes(block: bytes) -> int:
+    """How often `block` begins by resizing the table, counted no further than one too many."""
+    count = position = 0
+    while count <= RESIZES and position < len(block) and block[position] & 0xE0 == RESIZING:
+        count += 1
+        more = block[position] & 0x1F == 0x1F
+        position += 1
+        while more and position < len(block):
+            more = block[position] >= 0x80
+            position += 1
+    return count
 
 
 def _text(raw: bytes) -> str:
