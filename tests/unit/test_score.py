@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septet.score import Score, compare, jackknife, mean, ratio, wilson
+from septet.score import Score, _z, compare, jackknife, mean, ratio, wilson
 from septet.tensor import Array
 
 
@@ -140,5 +142,18 @@ def test_who_looks_again_must_be_surer() -> None:
     looks = [compare(score(x), score(y), 0.99, looks) for looks in (1, 2, 5)]
     widths = [found.ratio_high - found.ratio_low for found in looks]
     assert widths[0] < widths[1] < widths[2]
-    # the normal's 99.5th percentile over its 97.5th
-    assert widths[2] / widths[0] == pytest.approx(2.575829 / 1.959964, rel=1e-5)
+    # the normal's 99.875th percentile over its 97.5th
+    assert widths[2] / widths[0] == pytest.approx(3.023341 / 1.959964, rel=1e-5)
+
+
+def test_however_often_one_looks_what_misses_is_passed_once_in_twenty_at_most() -> None:
+    passed = sum(1 - NormalDist().cdf(_z(looks)) for looks in range(1, 1_000))
+    assert 0.04 < passed < 0.05
+
+
+def test_where_the_ratio_is_almost_the_target_many_more_samples_are_asked() -> None:
+    reference = np.random.default_rng(0).uniform(0.7, 0.9, 2_000)
+    near = np.where(np.arange(2_000) % 2, reference * 0.9898, reference * 0.9901)
+    found = compare(mean("Dice", "", near, graded=True), mean("Dice", "", reference, graded=True), 0.98995)
+    assert found.verdict == "undecided"
+    assert int(found.why.split("about ")[1].split(" more")[0].replace(",", "")) >= 2_000

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from septet.optimize.subject import Judged
-from septet.score import Score, compare
+from septet.score import Score, compare, to_target
 
 Verdict = Literal["kept", "rejected", "undecided"]
 
@@ -72,6 +72,5 @@ def times_to_tell(found: Judgement) -> float:
     An interval's width falls with the root of the count. Half as many again are added, because ratio and width
     were themselves found on a set.
     """
-    distance = max(abs(found.ratio - found.keep), 0.1 * (1 - found.keep))
     half = max(found.ratio - found.low, found.high - found.ratio)
-    return 1.5 * (half / distance) ** 2
+    return 1.5 * (half / to_target(found.ratio, found.keep, half)) ** 2

@@ -109,7 +109,8 @@ class OwnModel(Subject):
             answers = self._answers(engine, chosen, BATCH)
         if self._score is None:
             return agreement(answers, self._wanted(part, count), self._classes)
-        with told("the score", UsageError):
+        padding = ", which gets outputs without padding," if self._samples.cuts else ""
+        with told(f"the score{padding}", UsageError):
             return _as_score(self._score(answers, chosen), len(chosen))
 
     def _fitted(self, file: OnnxFile, samples: Samples) -> tuple[Fitted, tuple[str, ...]]:

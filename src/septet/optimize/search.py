@@ -7,6 +7,7 @@ same order, and is answered from there: so it ends as if it had never been inter
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -79,7 +80,8 @@ class Search:
         self._folder = folder
         self._tell = tell
         self._stopwatch = stopwatch
-        self._until = None if minutes is None else time.monotonic() + 60 * minutes * (1 - RESERVE)
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._reserve = 0.0 if minutes is None else 60 * minutes * RESERVE
         self._partition = Cpu.detect().partition()
         self.ledger: Ledger = folder.ledger
         self._scores = Scores(folder.path / "scores", self._score_reference)
@@ -207,16 +209,18 @@ class Search:
     def _try(self, candidate: Candidate) -> Row | None:
         """The row of a candidate: the one that it has, or a new one; None where there is no time left for it."""
         row = self.ledger.row(candidate)
-        if row is None and not self._late():
+        if row is None and not self._late(self._reserve):
             self._tell(f"trying {candidate.words}", self._done)
             row = self._tried(candidate)
             self.ledger.put(row)
             self._folder.save()
         return row
 
-    def _late(self) -> bool:
-        self.late = self.late or (self._until is not None and time.monotonic() > self._until)
-        return self.late
+    def _late(self, reserve: float = 0.0) -> bool:
+        """Whether no more than `reserve` seconds are left, so that something is left undone."""
+        late = time.monotonic() > self._end - reserve
+        self.late = self.late or late
+        return late
 
     def _tried(self, candidate: Candidate) -> Row:
         try:
@@ -266,8 +270,8 @@ class Search:
     def _decide(self) -> None:
         """Take the fastest that keeps accuracy on samples that were not seen before, FP32 where there is none."""
         if self.ledger.chosen is None or self.ledger.out_of_time != self.late:
-            self.ledger.out_of_time = self.late
             winner = next((row for row in self._finalists() if row.verdict == "kept"), self.ledger.reference)
+            self.ledger.out_of_time = self.late
             self.ledger.chosen = self.ledger.rows.index(winner)
             self._folder.save()
 

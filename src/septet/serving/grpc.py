@@ -523,7 +523,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if not self._heard and not self._http.greeted and now - self._since > limits.preface_seconds:
             self._transport.close()
             return
-        if self._http.stalled(now) > limits.stuck_seconds:
+        if self._http.stalled(now) > limits.stuck_seconds or self._http.gathering(now) > limits.message_seconds:
             self._transport.abort()
             return
         for call in list(self._calls.values()):

@@ -277,5 +277,5 @@ def check_parameters(parameters: Mapping[str, Parameter]) -> None:
     if len(parameters) > MOST_PARAMETERS:
         raise RequestInvalid(f"more than {MOST_PARAMETERS} parameters")
     for name, value in parameters.items():
-        if isinstance(value, int) and value not in INTEGERS:
+        if isinstance(value, int) and int(value) not in INTEGERS:
             raise RequestInvalid(f"parameter '{name}': an integer of more than 64 bits")

@@ -49,6 +49,7 @@ class Connection(Outgoing):
         self._body: tuple[Stream | None, int, int, bool] | None = None
         self._rest, self._wanted = bytearray(), 0
         """The beginning of a frame, and how many bytes of it are worth another look: none is copied twice."""
+        self._rest_began = self._block_began = 0.0
         self._wider = False
 
     def shut_down(self) -> None:
@@ -63,6 +64,11 @@ class Connection(Outgoing):
     def shut(self) -> bool:
         """Whether the peer knows of `shut_down`: it opens no more streams."""
         return not self._accepting
+
+    def gathering(self, now: float) -> float:
+        """For how many seconds a header block, or a frame of another kind than DATA, has not come to its end."""
+        began = [self._block_began] * (self._block is not None) + [self._rest_began] * bool(self._rest)
+        return now - min(began, default=now)
 
     @property
     def greeted(self) -> bool:
@@ -136,6 +142,8 @@ class Connection(Outgoing):
                 self._take_frame(kind, flags, stream, bytes(data[position - size : position]), events)
         if position < end:
             self._rest += data[position:]
+            self._rest_began = self._clock()
+            self._wanted = self._wanted or 9
 
     def _take_preface(self, data: bytes | memoryview) -> int:
         wanted = self._preface
@@ -144,6 +152,7 @@ class Connection(Outgoing):
             if not wanted.startswith(data):
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "not HTTP/2")
             self._rest += data
+            self._rest_began = self._clock()
             return 0
         if not data.startswith(wanted):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "not HTTP/2")
@@ -238,6 +247,7 @@ class Connection(Outgoing):
             return
         require(len(payload) <= self.limits.header_block, Code.ENHANCE_YOUR_CALM, "the header block is too large")
         self._block = (stream, ends, [payload], len(payload))
+        self._block_began = self._clock()
 
     def _take_continuation(self, flags: int, payload: bytes, events: list[Event]) -> None:
         if self._block is None:

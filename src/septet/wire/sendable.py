@@ -59,7 +59,7 @@ def _parameter(name: str, value: object) -> Parameter:
         return value
     if isinstance(value, str):
         return _text(name, value)
-    if isinstance(value, int) and value in INTEGERS:
+    if isinstance(value, int) and int(value) in INTEGERS:
         return int(value)
     if isinstance(value, int):
         raise UsageError(f"parameter '{name}': an integer of more than 64 bits")

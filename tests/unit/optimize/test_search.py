@@ -187,6 +187,33 @@ def test_a_last_word_changes_nothing_of_what_the_search_had_found(tmp_path: Path
     assert searched(subject, 0.99, tmp_path / "search") == first
 
 
+def test_a_second_look_may_take_the_time_that_was_reserved_and_none_beyond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = perceptron(tmp_path / "a.onnx")
+    samples = sure(path, COUNT)
+    subject = Drawn(path, samples, top_one(path, samples), tmp_path)
+    now = [0.0]
+    monkeypatch.setattr("septet.optimize.search.time.monotonic", lambda: now[0])
+
+    def ended_at(minutes: float, folder: Path) -> Ledger:
+        def timed(engines: Sequence[Engine], feeds: Feeds) -> list[Timing]:
+            now[0] += 60 * minutes
+            return the_later_the_faster(engines, feeds)
+
+        with SearchFolder(folder, subject, 0.99) as kept:
+            return Search(subject, 0.99, kept, stopwatch=timed, minutes=100).run()
+
+    early = ended_at(80, tmp_path / "in time")
+    late = ended_at(120, tmp_path / "late")
+    assert (early.product is early.reference, early.out_of_time) == (False, False)
+    assert (late.product is late.reference, late.out_of_time) == (True, True)
+    made_up_for = searched(subject, 0.99, tmp_path / "late").product
+    assert made_up_for is not None
+    assert early.product is not None
+    assert made_up_for.candidate == early.product.candidate
+
+
 class Interrupted(BaseException):
     """As a kill: nothing in the search catches it."""
 

@@ -489,3 +489,17 @@ def test_a_frame_that_comes_byte_by_byte_is_gathered_once() -> None:
     assert in_pieces(server, wire[9:-1], [1]) == []
     assert server._rest is gathered
     assert server.receive(wire[-1:] + headers(1))[0] == HeadersReceived(1, tuple(ASK), False)
+
+
+@pytest.mark.parametrize(
+    "begun", [headers(1, flags=0), headers(1)[:20], frames.frame(frames.PING, 0, 0, bytes(8))[:4]]
+)
+def test_it_is_known_how_long_something_has_not_come_to_its_end(begun: bytes) -> None:
+    now = 5.0
+    server = Connection(clock=lambda: now)
+    server.receive(frames.PREFACE + frames.settings({}))
+    assert server.gathering(now) == 0
+    server.receive(begun)
+    now += 7
+    server.receive(frames.frame(frames.CONTINUATION, 0, 1, b"")[: 9 * (begun == headers(1, flags=0))])
+    assert server.gathering(now) == 7

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 from septet.errors import UsageError
 from septet.tensor import KSERVE_DTYPES, Array, to_raw
-from septet.wire.sendable import sendable
+from septet.wire.sendable import parameters_sendable, sendable
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in KSERVE_DTYPES.values() if dtype.kind != "O"], ids=str)
@@ -51,3 +53,9 @@ def test_text_is_sent_as_bytes(array: Array) -> None:
 def test_what_cannot_be_sent_is_refused_by_its_name(array: Array, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         sendable(array)
+
+
+def test_numbers_by_name_are_numbers() -> None:
+    sent = parameters_sendable({"status": HTTPStatus.OK, "kind": np.int64(3), "on": np.bool_(True)})
+    assert sent == {"status": 200, "kind": 3, "on": True}
+    assert [type(value) for value in sent.values()] == [int, int, bool]
