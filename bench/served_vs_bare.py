@@ -7,8 +7,8 @@ Bare and the three ways over the wire run in turn, `--rounds` times; medians of 
 server have this machine's cores between them, so that a ratio says what everything but the engine takes from it.
 In Server a network at full size has too few queries in a probe for a search: one stall of a shared machine fails
 it. There the 99th percentile is measured at the same few rates for every side, in turn, and the highest rate is
-where the medians' line meets the limit. The server has as many instances of it as the bare engine has streams in
-that scenario: one of all cores answers a single query sooner, one a core does more.
+where the medians' line meets the limit. The server is laid out as the bare engine is: by itself it knows of no
+limit, and takes what answers one query soonest, an instance of all cores, and batches that are worth it.
 Beside each figure: how many samples the server ran at once, and its CPU a sample. ResNet-50 is at full size, INT8,
 with seeded weights; the rest are the miniatures, in the lowest precision that this CPU computes in.
 
@@ -37,7 +37,7 @@ from peer import Peer, free_ports, running, septet_command
 from septet.client import Client
 from septet.engines.remote import SHARED
 from septet.errors import NoValidResult
-from septet.harness.ask import Ask
+from septet.harness.ask import Ask, Layout
 from septet.harness.bed import Bed
 from septet.harness.job import Progress
 from septet.harness.perform import perform, server_layout
@@ -144,15 +144,13 @@ class Side:
         """As `septet bench` runs it: layout and rate are found first; calibrations are made once."""
         return self._watched(lambda: Seen(self._rate(bounds)))
 
-    def streams(self, bounds: Bounds) -> int:
-        """How many calls `septet bench` runs side by side."""
-        return (
-            server_layout(self._bed, bounds.limit_seconds).streams if bounds.limit_seconds else self._bed.streams
-        )
+    def layout(self, bounds: Bounds) -> Layout:
+        """The calls side by side and the largest batch with which `septet bench` runs it in Server."""
+        return server_layout(self._bed, bounds.limit_seconds or math.inf)
 
     def run_at(self, rate: float, bounds: Bounds) -> Seen:
         """One test at `rate`, laid out as `septet bench` lays it out."""
-        layout = server_layout(self._bed, bounds.limit_seconds or math.inf)
+        layout = self.layout(bounds)
         return self._watched(
             lambda: Seen(rate, p99=self._bed.measure(bounds, layout, rate, "measuring").figures[P99] / 1e9)
         )
@@ -211,18 +209,21 @@ def compare(subject: Subject, wanted: dict[Scenario, list[str]], rounds: int, fo
     for scenario, ways in wanted.items():
         bounds = within_reach(bare, bounds_of(subject.network, scenario, official=False))
         if subject.size == "full":
-            repository = laid_out(repository, subject.served, bare.streams(bounds), folder / scenario)
+            repository = laid_out(repository, subject.served, bare.layout(bounds), folder / scenario)
         with served(subject, repository, folder) as peer:
             sides = {"bare": bare} | {way: Side(over(way, peer, subject, ask), peer) for way in ways}
             rows += compared(subject, scenario, bounds, sides, rounds)
     return rows
 
 
-def laid_out(repository: Path, name: str, instances: int, folder: Path) -> Path:
-    """`repository`, copied to `folder`, with so many instances of its only model, which divide the cores."""
+def laid_out(repository: Path, name: str, layout: Layout, folder: Path) -> Path:
+    """`repository`, copied to `folder`, with so many instances of its only model, which divide the cores, and no
+    larger batches."""
     shutil.copytree(repository, folder)
     config = folder / name / "config.pbtxt"
-    config.write_text(re.sub(r"(instance_group .* count: )\d+", rf"\g<1>{instances}", config.read_text()))
+    text = re.sub(r"(instance_group .* count: )\d+", rf"\g<1>{layout.streams}", config.read_text())
+    sizes = ", ".join(map(str, range(1, layout.batch + 1)))
+    config.write_text(re.sub(r"(preferred_batch_size: \[ ).*( \])", rf"\g<1>{sizes}\g<2>", text))
     return folder
 
 
