@@ -7,8 +7,8 @@ Bare and the three ways over the wire run in turn, `--rounds` times; medians of 
 server have this machine's cores between them, so that a ratio says what everything but the engine takes from it.
 In Server a network at full size has too few queries in a probe for a search: one stall of a shared machine fails
 it. There the 99th percentile is measured at the same few rates for every side, in turn, and the highest rate is
-where the medians' line meets the limit. The server is laid out as the bare engine is: by itself it knows of no
-limit, and takes what answers one query soonest, an instance of all cores, and batches that are worth it.
+where a line through all of them meets the limit. The server is laid out as the bare engine is: by itself it knows
+of no limit, and takes what answers one query soonest, an instance of all cores, and batches that are worth it.
 Beside each figure: how many samples the server ran at once, and its CPU a sample. ResNet-50 is at full size, INT8,
 with seeded weights; the rest are the miniatures, in the lowest precision that this CPU computes in.
 
@@ -28,8 +28,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
+
+from scipy.stats import theilslopes
 
 import optimize
 from ledger import Row, parser_of, report
@@ -241,9 +243,9 @@ def compared(
     name = f"{subject.name}, {scenario}{limit}"
     if not (bounds.limit_seconds and subject.size == "full"):
         return rows_of(name, scenario, in_turn(sides, rounds, partial(Side.run, bounds=bounds)), subject.size)
-    curves = curves_of(sides, bounds, rounds)
-    seen = {way: [met(curve, bounds.limit_seconds)] for way, curve in curves.items()}
-    return latency_rows(name, curves) + rows_of(name, scenario, seen, subject.size)
+    tests = tests_of(sides, bounds, rounds)
+    seen = {way: [met(each, bounds.limit_seconds)] for way, each in tests.items()}
+    return latency_rows(name, tests) + rows_of(name, scenario, seen, subject.size)
 
 
 def within_reach(bare: Side, bounds: Bounds) -> Bounds:
@@ -264,36 +266,36 @@ def in_turn(sides: dict[str, Side], rounds: int, run: Callable[[Side], Seen]) ->
     return seen
 
 
-def curves_of(sides: dict[str, Side], bounds: Bounds, rounds: int) -> dict[str, list[Seen]]:
-    """What every side shows at each of the same rates, as the median of `rounds` tests, the sides in turn."""
+def tests_of(sides: dict[str, Side], bounds: Bounds, rounds: int) -> dict[str, list[Seen]]:
+    """What every side showed at the same few rates, `rounds` times at each, the sides in turn."""
     most = sides["bare"].most()
-    curves: dict[str, list[Seen]] = {way: [] for way in sides}
+    tests: dict[str, list[Seen]] = {way: [] for way in sides}
     for rate in (part * most for part in LOADS):
-        seen = in_turn(sides, rounds, partial(Side.run_at, rate=rate, bounds=bounds))
-        for way, tests in seen.items():
-            curves[way].append(Seen(rate, *(statistics.median(getattr(one, each) for one in tests)
-                                            for each in ("batch", "cpu", "p99"))))  # fmt: skip
-    return curves
+        for way, seen in in_turn(sides, rounds, partial(Side.run_at, rate=rate, bounds=bounds)).items():
+            tests[way] += seen
+    return tests
 
 
-def met(curve: list[Seen], limit: float) -> Seen:
-    """Where the latencies' line, logarithmic over rates, meets `limit`: 0 where it lies above from the beginning,
-    the highest rate that was tried where it never does."""
-    if curve[0].p99 > limit:
-        return replace(curve[0], rate=0.0)
-    for below, above in pairwise(curve):
-        if above.p99 > limit:
-            part = math.log(limit / below.p99) / math.log(above.p99 / below.p99)
-            return replace(below, rate=below.rate + part * (above.rate - below.rate))
-    return curve[-1]
+def met(tests: list[Seen], limit: float) -> Seen:
+    """Where the line through all tests, logarithmic over rates, meets `limit`; it is none of a rate that was not
+    tried: 0 where it lies above from the beginning.
+
+    The line is Theil's and Sen's: of slopes and heights the median, so that a machine that stood still in a few
+    tests does not tilt it.
+    """
+    rates = [seen.rate for seen in tests]
+    line = theilslopes([math.log(seen.p99 / limit) for seen in tests], rates, method="joint")
+    rate = min(float(-line.intercept / line.slope), max(rates)) if line.slope > 0 else max(rates)
+    batch, cpu = (statistics.median(getattr(seen, each) for seen in tests) for each in ("batch", "cpu"))
+    return Seen(rate if rate >= min(rates) else 0.0, batch, cpu)
 
 
-def latency_rows(name: str, curves: dict[str, list[Seen]]) -> list[Row]:
-    """The 99th percentiles at each rate."""
+def latency_rows(name: str, tests: dict[str, list[Seen]]) -> list[Row]:
+    """The 99th percentiles at each rate, medians."""
     return [
-        Row(f"{name}: {way} at {seen.rate:.3g} queries/s", 1e3 * seen.p99, "ms p99")
-        for way, curve in curves.items()
-        for seen in curve
+        Row(f"{name}: {way} at {rate:.3g} queries/s", 1e3 * statistics.median(one.p99 for one in same), "ms p99")
+        for way, seen in tests.items()
+        for rate, same in groupby(seen, lambda one: one.rate)
     ]
 
 
