@@ -47,7 +47,6 @@ class Fitted:
         """By what padding is cut off and lengths are joined. Until it is set, samples come as they were given, and
         only equal lengths share a call."""
         self._samples = samples
-        self._inputs = inputs
         self._takes = [_taken(spec, alone, sequences) for spec in inputs]
         self._padding: dict[str, object] = {}
         self.looks = [self._look(index) for index in range(len(samples))]

@@ -24,9 +24,9 @@ def at_own_length(
     with the reason, where there is none.
     """
     made = path if sequences.longest is None else folder / f"free-{graph.digest(path)}" / path.name
-    if not made.exists():
+    if made.exists():
+        proven = prove(path, made, sequences, longest, samples)
+    else:
         with whole_folder(made.parent) as beside:
             proven = free(path, beside / made.name, sequences, samples)
-    else:
-        proven = prove(path, made, sequences, longest, samples)
     return made, replace(proven, longest=longest)

@@ -81,7 +81,7 @@ class Search:
         self._tell = tell
         self._stopwatch = stopwatch
         self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        self._reserve = 0.0 if minutes is None else 60 * minutes * RESERVE
+        self._reserve = 60 * (minutes or 0) * RESERVE
         self._partition = Cpu.detect().partition()
         self.ledger: Ledger = folder.ledger
         self._scores = Scores(folder.path / "scores", self._score_reference)

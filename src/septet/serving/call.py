@@ -22,6 +22,12 @@ INFER, STREAM = "ModelInfer", "ModelStreamInfer"
 METHODS = {f"/{SERVICE}/{name}": name for name in (*rpc.PROCEDURES, INFER, STREAM)}
 METHODS |= {f"/{HEALTH}/{name}": name for name in (CHECK, WATCH)}
 
+ENDS_ON_ERROR = ("triton_grpc_error", "true")
+"""The metadata by which a client has a stream end with its first error."""
+
+ENDING = "the server takes no more requests: it ends"
+"""What is said to whoever asks while it drains."""
+
 
 class NotGrpc(Exception):
     """The request is one of HTTP/2, but not of gRPC."""
@@ -57,7 +63,7 @@ def opening_of(headers: Headers) -> Opening:
         None if timeout is None else timeout_ns(timeout),
         encoding,
         "gzip" in fields.get("grpc-accept-encoding", ""),
-        fields.get("triton_grpc_error") == "true",
+        ENDS_ON_ERROR in fields.items(),
     )
 
 

@@ -16,7 +16,7 @@ import grpc
 from septet.errors import DeadlineExceeded, PortUnavailable, Stopping
 from septet.request import Request, Response
 from septet.serving import rpc
-from septet.serving.call import INFER, STREAM
+from septet.serving.call import ENDING, ENDS_ON_ERROR, INFER, STREAM
 from septet.serving.failure import told
 from septet.serving.grpc import GrpcLimits, stream_error
 from septet.serving.health import CHECK, HEALTH, WATCH, watched
@@ -33,10 +33,6 @@ LEAST_SECONDS = 0.25
 Answerer = Callable[[Request, Response], None]
 Answers: TypeAlias = "queue.SimpleQueue[tuple[Request | None, Response | None]]"
 """In a stream a request came (no answer), or was answered, or the stream ends (neither)."""
-ENDS_ON_ERROR = ("triton_grpc_error", "true")
-"""The metadata by which a client has a stream end with its first error."""
-
-ENDING = "the server takes no more requests: it ends"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 

@@ -15,7 +15,7 @@ from septet.errors import DeadlineExceeded, RequestInvalid, SeptetError, Stoppin
 from septet.request import Request, Response
 from septet.serving import rpc
 from septet.serving.budget import FREE, Budget, Charge
-from septet.serving.call import INFER, STREAM, Call, NotGrpc, Opening, opening_of
+from septet.serving.call import ENDING, INFER, STREAM, Call, NotGrpc, Opening, opening_of
 from septet.serving.failure import told
 from septet.serving.health import WATCH, watched
 from septet.serving.lane import Lane, Step, Work
@@ -543,7 +543,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _end_idle_streams(self) -> None:
         for call in list(self._calls.values()):
             if call.idle:
-                self._fail(call, Stopping("the server takes no more requests: it ends"))
+                self._fail(call, Stopping(ENDING))
 
     def _hang_up_if_over(self) -> None:
         """At the end of a drain: the client knows, and nothing is under way."""

@@ -10,7 +10,7 @@ from septet.engines.freeing import free, prove
 from septet.engines.model import read_onnx
 from septet.engines.tokens import sequences_of
 from septet.errors import NotSequences
-from septet.tensor import Tensors
+from septet.tensor import Array, Tensors
 from sequences_made import LONGEST, WORDS, tagger
 
 
@@ -46,33 +46,28 @@ def test_a_file_whose_answers_depend_on_padding_is_refused(tmp_path: Path) -> No
         freed(heedless)
 
 
-def test_a_table_of_who_sees_whom_is_made_free_in_both_dimensions(tmp_path: Path) -> None:
-    path = tagger(tmp_path / "fixed.onnx", LONGEST)
+def change_scores(path: Path, kind: str, table: Array, name: str = "") -> None:
+    """Have the network's scores go through one node more, with a constant `table`."""
     model = onnx.load(path)
-    later = np.triu(np.full((1, LONGEST, LONGEST), -1e4, np.float32), 1)
-    model.graph.initializer.append(numpy_helper.from_array(later, "later"))
+    model.graph.initializer.append(numpy_helper.from_array(table, "table"))
     scored = next(node for node in model.graph.node if node.output[0] == "scores")
     scored.output[0] = "plain"
     model.graph.node.insert(
         list(model.graph.node).index(scored) + 1,
-        onnx.helper.make_node("Add", ["plain", "later"], ["scores"], name="causal"),
+        onnx.helper.make_node(kind, ["plain", "table"], ["scores"], name=name),
     )
     onnx.save(model, path)
+
+
+def test_a_table_of_who_sees_whom_is_made_free_in_both_dimensions(tmp_path: Path) -> None:
+    path = tagger(tmp_path / "fixed.onnx", LONGEST)
+    change_scores(path, "Add", np.triu(np.full((1, LONGEST, LONGEST), -1e4, np.float32), 1))
     assert sequences_of(read_onnx(freed(path))).longest is None
 
 
 def test_a_file_that_has_its_length_where_nobody_looks_for_it_is_refused(tmp_path: Path) -> None:
     path = tagger(tmp_path / "fixed.onnx", LONGEST)
-    model = onnx.load(path)
-    square = numpy_helper.from_array(np.eye(LONGEST, dtype=np.float32), "square")
-    model.graph.initializer.append(square)
-    scored = next(node for node in model.graph.node if node.output[0] == "scores")
-    scored.output[0] = "plain"
-    model.graph.node.insert(
-        list(model.graph.node).index(scored) + 1,
-        onnx.helper.make_node("MatMul", ["plain", "square"], ["scores"], name="mixed"),
-    )
-    onnx.save(model, path)
+    change_scores(path, "MatMul", np.eye(LONGEST, dtype=np.float32), name="mixed")
     with pytest.raises(NotSequences, match=r"does not run with a length of its own: .*mixed"):
         freed(path)
 
