@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
 from septet.engines.engine import Engine
-from septet.errors import RequestCancelled, SeptetError
+from septet.errors import InstanceCrashed, RequestCancelled, SeptetError
 from septet.serving.brevity import Brevity
 from septet.serving.gather import Gather
 from septet.serving.pending import Pending
 from septet.serving.statistics import Phases, Statistics
+
+Over = Callable[[InstanceCrashed | None], None]
 
 
 class Executor(ABC):
@@ -24,6 +26,18 @@ class Executor(ABC):
 
         Raises InstanceCrashed, when nothing can be run any more; the caller answers whoever has no answer then.
         """
+
+    def begin(self, batch: list[Pending], statistics: Statistics, over: Over) -> bool:
+        """The same on a thread that has other work to do: whether it is over already. If not, `over` is called
+        when it is, and everybody has an answer: on the same thread, or after a crash, that it is told, on any.
+        """
+        self.execute(batch, statistics)
+        return True
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the work is done elsewhere, so that several get more of it done than one."""
+        return False
 
     @property
     def alive(self) -> bool:

@@ -113,15 +113,14 @@ class Exchange:
         """Answer in whole; `extra` are more header lines. A second answer is let fall."""
         if self.answered or self.streaming:
             return
-        size = sum(map(len, chunks))
-        about = (status, kind, extra, self.keep, size)
-        head: bytes | None = _heads.get(about)
-        if head is None:
-            head = _head(*about)
-            _heads.keep(about, head)
-        self.chunks.append(head)
+        self.chunks.append(opening(status, kind, extra, sum(map(len, chunks)), keep=self.keep))
         if self.method != "HEAD":
             self.chunks += chunks
+        self.finish()
+
+    def answer_known(self, chunks: list[Buffer]) -> None:
+        """Answer with `chunks`, of which the first begins with an `opening`."""
+        self.chunks = chunks
         self.finish()
 
     def begin_stream(self, kind: str) -> None:
@@ -156,7 +155,17 @@ class Exchange:
 _heads = Memory()
 
 
-def _head(status: int, kind: str, extra: str, keep: bool, size: int) -> bytes:
+def opening(status: int, kind: str, extra: str, size: int, *, keep: bool = True) -> bytes:
+    """An answer's head, of a body of `size` bytes."""
+    about = (status, kind, extra, size, keep)
+    head: bytes | None = _heads.get(about)
+    if head is None:
+        head = _opening(*about)
+        _heads.keep(about, head)
+    return head
+
+
+def _opening(status: int, kind: str, extra: str, size: int, keep: bool) -> bytes:
     close = "" if keep else "Connection: close\r\n"
     return (
         f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\n{extra}{close}"

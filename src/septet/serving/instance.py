@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 from septet.errors import InferenceFailed, InstanceCrashed, ModelNotReady, SeptetError
 from septet.serving.executor import Executor, drop_cancelled, fail
@@ -39,8 +40,7 @@ class Instance:
         self._statistics = statistics
         self._on_failed = on_failed
         self._closing = threading.Event()
-        self._in_stead = threading.Lock()
-        self._busy = False
+        self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"septet-{name}", daemon=True)
 
     @property
@@ -56,17 +56,52 @@ class Instance:
     @property
     def brief(self) -> bool:
         """Whether it has nothing to do, and would run some batches sooner than its thread is woken."""
-        return not self._busy and self.alive and self._executor.brief
+        return not self._turn.locked() and self.alive and self._executor.brief
 
-    def run_in_stead(self) -> None:
-        """On another thread, run the batch that this instance waits for, where that is brief."""
-        if not self._in_stead.acquire(blocking=False):
-            self._scheduler.rouse()
+    @property
+    def away(self) -> bool:
+        """Whether it has a batch, and whoever runs that will see to the next."""
+        return self._turn.locked()
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether it and others get more done than it alone."""
+        return self._executor.side_by_side
+
+    def run_in_stead(self, sharers: int = 1) -> None:
+        """On another thread, run or begin the batch that this instance waits for, where that is brief: the part of
+        one of so many `sharers`."""
+        if not self._turn.acquire(blocking=False):
             return
+        over = True
         try:
-            self._run_batch(self._scheduler.take_idle(self._executor.is_brief))
+            batch = self._scheduler.take_idle(self._executor.is_brief, sharers)
+            wanted = drop_cancelled(batch, self._statistics)
+            over = not wanted or self._begin(wanted)
         finally:
-            self._in_stead.release()
+            if over:
+                self._back()
+
+    def _begin(self, batch: list[Pending]) -> bool:
+        try:
+            return self._executor.begin(batch, self._statistics, self._over)
+        except Exception as error:
+            self._failed(batch, error)
+            return True
+
+    def _over(self, crash: InstanceCrashed | None) -> None:
+        """A batch that was begun in its stead is over: what waits is begun by the same thread."""
+        if crash is not None:
+            self.reason = str(crash)
+        self._turn.release()
+        if len(self._scheduler) and self.brief:
+            self.run_in_stead()
+        else:
+            self._scheduler.back()
+
+    def _back(self) -> None:
+        self._turn.release()
+        self._scheduler.back()
 
     def start(self) -> None:
         """Begin to take batches."""
@@ -74,11 +109,14 @@ class Instance:
 
     def close(self, timeout: float | None = None) -> None:
         """End, once the scheduler has been stopped and its queue has run dry, or after `timeout` seconds."""
+        end = None if timeout is None else monotonic() + timeout
         if self._thread.ident is not None:
             self._thread.join(timeout)
         self._closing.set()
-        with self._in_stead:
-            self._executor.close()
+        ours = self._turn.acquire(timeout=-1 if end is None else max(0.0, end - monotonic()))
+        self._executor.close()
+        if ours:
+            self._turn.release()
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
@@ -89,13 +127,12 @@ class Instance:
 
     def _run_next(self) -> bool:
         """Run the next batch, of which nothing stays while there is no other; whether there may be more."""
-        batch = self._scheduler.take(self._able, self._shares)
+        batch = self._scheduler.take(self._able, self._shares, self._idle)
         if batch is None:
             return False
-        self._busy = True
-        self._run_batch(batch)
-        self._busy = False
-        return self.alive or self._restart()
+        with self._turn:
+            self._run_batch(batch)
+            return self.alive or self._restart()
 
     def _run_batch(self, batch: list[Pending]) -> None:
         wanted = drop_cancelled(batch, self._statistics)
@@ -107,16 +144,24 @@ class Instance:
 
     def _shares(self) -> bool:
         """Brief batches are run sooner in one than another instance is woken."""
-        return not self._executor.brief
+        return self._executor.side_by_side or not self._executor.brief
+
+    def _idle(self) -> bool:
+        return not self._turn.locked()
 
     def _execute(self, batch: list[Pending]) -> None:
         try:
             self._executor.execute(batch, self._statistics)
-        except InstanceCrashed as error:
+        except Exception as error:
+            self._failed(batch, error)
+
+    def _failed(self, batch: list[Pending], error: Exception) -> None:
+        """Answer whoever has no answer."""
+        if isinstance(error, InstanceCrashed):
             self.reason = str(error)
             fail(batch, error, self._statistics)
-        except Exception as error:
-            _LOG.exception("%s: a batch failed", self.name)
+        else:
+            _LOG.error("%s: a batch failed", self.name, exc_info=error)
             fail(batch, InferenceFailed(f"the model failed: {type(error).__name__}"), self._statistics)
 
     def _restart(self) -> bool:

@@ -20,12 +20,12 @@ from septet.errors import RequestInvalid, SeptetError, TooLarge, Unsupported
 from septet.request import Request, Response
 from septet.serving.failure import told
 from septet.serving.generate import Generation
-from septet.serving.http import BINARY, JSON, Exchange
+from septet.serving.http import BINARY, JSON, Exchange, opening
 from septet.serving.mailbox import Mailbox
 from septet.serving.outputs import classified
 from septet.serving.plane import Document, Plane
 from septet.serving.rpc import statistics_of
-from septet.tensor import Buffer
+from septet.tensor import Buffer, made_of_objects, to_raw
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
 from septet.wire.encoding import LONG, accepted, compress, decompress
@@ -123,8 +123,11 @@ class Routes:
     def _infer(self, exchange: Exchange, found: Found) -> None:
         names, body = found.names, exchange.body
         model, version = names["model"], names["version"]
-        length = wire.header_length(exchange.header(b"inference-header-content-length"), len(body))
-        if length == 0 and body:
+        length = wire.header_length(exchange.headers.get(b"inference-header-content-length"), len(body))
+        form = wire.known_form(model, version, body, length)
+        if form is not None:
+            self._submit(exchange, form.request(body), binary=form.binary)
+        elif length == 0 and body:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
             self._drafted(exchange, wire.read_raw(model, version, body, spec.name, spec.dtype, shape))
@@ -164,6 +167,14 @@ class Routes:
         """On the loop, with the model's answer."""
         if exchange.answered:
             return
+        kind = None
+        if request.form is not None and exchange.keep and b"accept-encoding" not in exchange.headers:
+            kind = request.form.kind(response)
+            beginning: bytes | None = request.form.beginnings.get(kind)
+            if beginning is not None:
+                exchange.request = None
+                exchange.answer_known([beginning, *map(to_raw, response.outputs.values())])
+                return
         try:
             if response.error is not None:
                 raise response.error
@@ -178,11 +189,12 @@ class Routes:
             refuse(exchange, error)
             return
         self._send(exchange, body)
+        if kind is not None and not any(map(made_of_objects, response.outputs.values())):
+            request.form.beginnings.keep(kind, _beginning(body))
 
     def _send(self, exchange: Exchange, body: wire.Body) -> None:
         exchange.request = None
-        kind = JSON if body.length is None else BINARY
-        extra = "" if body.length is None else f"Inference-Header-Content-Length: {body.length}\r\n"
+        kind, extra = _about(body)
         accepts = exchange.headers.get(b"accept-encoding")
         encoding = None if accepts is None else accepted(accepts.decode("latin-1"))
         if encoding is None:
@@ -219,6 +231,18 @@ class Routes:
         else:
             task = self._loop.run_in_executor(self._executor, work)
             task.add_done_callback(lambda done: _managed(exchange, done.result))
+
+
+def _about(body: wire.Body) -> tuple[str, str]:
+    """A body's content type, and a header line about it."""
+    if body.length is None:
+        return JSON, ""
+    return BINARY, f"Inference-Header-Content-Length: {body.length}\r\n"
+
+
+def _beginning(body: wire.Body) -> bytes:
+    """What an answer with `body` begins with, as far as elements of tensors."""
+    return opening(200, *_about(body), sum(map(len, body.chunks))) + bytes(body.chunks[0])
 
 
 def _go_on(exchange: Exchange, then: Callable[[Exchange, Result], None], task: asyncio.Future[Result]) -> None:

@@ -56,6 +56,7 @@ class Scheduler:
         self._on_dropped = on_dropped
         self._lock = threading.Lock()
         self._filled, self._free = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._back = threading.Condition(self._lock)
         self._leading = False
         self._wake_at = 1
         self._followers = 0
@@ -102,49 +103,59 @@ class Scheduler:
             self._wake_at = _NEVER  # until the leader has looked
             self._filled.notify()
 
-    def take_idle(self, suits: Suits) -> Batch:
+    def take_idle(self, suits: Suits, sharers: int = 1) -> Batch:
         """Without waiting, what an instance that has nothing to do would run now: the caller runs it instead.
 
-        It is empty where there is no such instance, or the batch does not suit the caller; what stays in the queue
-        is told to those who wait.
+        It is the part of one of so many `sharers`, and empty where no instance waits, or the batch does not suit
+        the caller, which is told to the instance. Of what stays behind a batch, nobody is told.
         """
         dropped: Dropped = []
         try:
             with self._lock:
                 if not self._leading:
-                    self._rouse()
                     return []
-                batch, _ = self._form(monotonic_ns(), dropped, self._max)
+                enough = self._share(sharers) if sharers > 1 else self._max
+                batch, _ = self._form(monotonic_ns(), dropped, enough)
                 if batch and not suits(batch):
                     self._queue.give_back(batch)
                     batch = []
-                if len(self._queue):
+                if not batch and len(self._queue):
                     self._filled.notify()
                 return batch
         finally:
             if dropped:
                 self._tell(dropped)
 
-    def take(self, able: Able = _always, shares: Able = _always) -> Batch | None:
+    def take(self, able: Able = _always, shares: Able = _always, idle: Able = _always) -> Batch | None:
         """Wait for a batch and take it; ``None`` once nothing will ever come again.
 
         Whoever is not `able` to run a batch any more is sent away with an empty one, at the next `wake`. Whoever
-        `shares` leaves their part to other instances that are free.
+        `shares` leaves their part to other instances that are free. Who is not `idle`, because another thread runs
+        a batch in their stead, takes none before they are `back`.
         """
         dropped: Dropped = []
         try:
             with self._lock:
-                if not self._become_leader(able):
-                    return []
-                try:
-                    return self._fill(able, shares, dropped)
-                finally:
-                    self._leading = False
-                    if self._followers and (self._stopping or len(self._queue)):
-                        self._free.notify()
+                while self._become_leader(able, idle):
+                    try:
+                        batch = self._fill(able, shares, idle, dropped)
+                    finally:
+                        self._leading = False
+                        if self._followers and (self._stopping or len(self._queue)):
+                            self._free.notify()
+                    if batch or batch is None:
+                        return batch
+                return []
         finally:
             if dropped:
                 self._tell(dropped)
+
+    def back(self) -> None:
+        """Tell an instance that it is idle again, and of what waits."""
+        with self._lock:
+            self._back.notify_all()
+            if len(self._queue):
+                self._rouse()
 
     def clean(self) -> None:
         """Answer whoever waited too long or does not wait any more."""
@@ -160,15 +171,13 @@ class Scheduler:
     def wake(self) -> None:
         """Let everybody who waits in `take` look whether they are still able."""
         with self._lock:
-            self._filled.notify_all()
-            self._free.notify_all()
+            self._wake_all()
 
     def stop(self) -> None:
         """Take nothing new; what waits is still run."""
         with self._lock:
             self._stopping = True
-            self._filled.notify_all()
-            self._free.notify_all()
+            self._wake_all()
 
     def abandon(self, error: SeptetError) -> None:
         """Answer everything that waits with `error`."""
@@ -178,19 +187,29 @@ class Scheduler:
                 dropped.append((pending, error))
         self._tell(dropped)
 
-    def _become_leader(self, able: Able) -> bool:
-        while self._leading:
-            self._followers += 1
-            self._free.wait()
-            self._followers -= 1
-            if not able():
-                return False
-        self._leading = True
-        return True
+    def _wake_all(self) -> None:
+        for waiting in (self._filled, self._free, self._back):
+            waiting.notify_all()
 
-    def _fill(self, able: Able, shares: Able, dropped: Dropped) -> Batch | None:
+    def _become_leader(self, able: Able, idle: Able) -> bool:
+        """Whether the caller leads now; otherwise they are not able any more."""
         while able():
-            enough = self._share() if self._followers and shares() else self._max
+            if not idle():
+                self._free.notify()  # what they may have been woken for is for another one
+                self._back.wait()
+            elif self._leading:
+                self._followers += 1
+                self._free.wait()
+                self._followers -= 1
+            else:
+                self._leading = True
+                return True
+        return False
+
+    def _fill(self, able: Able, shares: Able, idle: Able, dropped: Dropped) -> Batch | None:
+        """The leader's batch; empty where they are no leader any more, because they are not able or not idle."""
+        while able() and idle():
+            enough = self._share(self._followers + 1) if self._followers and shares() else self._max
             batch, wait = self._form(monotonic_ns(), dropped, enough)
             if batch:
                 return batch
@@ -206,11 +225,11 @@ class Scheduler:
             self._filled.wait(wait / 1e9 if wait else None)
         return []
 
-    def _share(self) -> int:
+    def _share(self, sharers: int) -> int:
         """How many samples are one free instance's part of those that wait: a preferred size, if there are any."""
         if self._delay:
             return self._max
-        share = -(-self._queue.samples // (self._followers + 1))
+        share = -(-self._queue.samples // sharers)
         return next((size for size in self._preferred if size >= share), self._max) if self._preferred else share
 
     def _form(self, now: int, dropped: Dropped, enough: int) -> tuple[Batch, int]:

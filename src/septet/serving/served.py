@@ -55,11 +55,13 @@ class Served:
 
     def attend(self) -> None:
         """See to what was submitted: on this thread, where an instance that is idle would be woken for less."""
-        for instance in self.instances:
-            if instance.brief:
-                instance.run_in_stead()
-                return
-        self.scheduler.rouse()
+        free = [instance for instance in self.instances if instance.brief]
+        if free and not free[0].side_by_side:
+            del free[1:]
+        for place, instance in enumerate(free):
+            instance.run_in_stead(len(free) - place)
+        if len(self.scheduler) and not all(instance.away for instance in self.instances):
+            self.scheduler.rouse()
 
     def start(self) -> None:
         """Let the instances take requests."""

@@ -262,7 +262,7 @@ class HttpSession:
         self._done: list[Call[Any]] = []
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
-        self._length: str | None = None
+        self._length: bytes | None = None
         self._usable = True
 
     @property
@@ -295,7 +295,7 @@ class HttpSession:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"inference-header-content-length":
-            self._length = value.decode("latin-1")
+            self._length = value
 
     def on_body(self, data: bytes) -> None:
         self._parts.append(data)

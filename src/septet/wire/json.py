@@ -19,6 +19,7 @@ import numpy as np
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Response, Wanted
 from septet.tensor import KSERVE_NAMES, Array, Buffer, made_of_objects, objects, to_raw
+from septet.wire.form import Form
 from septet.wire.head import (
     LARGEST_HEAD,
     MOST_TENSORS,
@@ -101,7 +102,7 @@ LONGEST = 2048
 
 TOO_MUCH = "failed to parse the request JSON: beside elements of tensors there is too much in it"
 
-_heads, _lengths = Memory(), Memory()
+_forms, _lengths = Memory(), Memory()
 
 Document = TypeVar("Document")
 
@@ -115,30 +116,38 @@ def _decode(decoder: msgspec.json.Decoder[Document], text: Buffer, what: str) ->
         raise RequestInvalid(f"failed to parse the {what}: it is nested too deeply") from None
 
 
-def header_length(text: str | None, size: int) -> int:
+def header_length(text: bytes | None, size: int) -> int:
     """The length of the JSON document in a body of `size` bytes, from its header's `text`."""
     if text is None:
         return size
     known: int | None = _lengths.get(text)
     if known is not None and known <= size:
         return known
-    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > size:
-        raise RequestInvalid(f"inference header size should be in range (0, {size}), got: {text[:32]}")
+    if not text.isdigit() or len(text) > 18 or int(text) > size:
+        got = text[:32].decode("latin-1")
+        raise RequestInvalid(f"inference header size should be in range (0, {size}), got: {got}")
     _lengths.keep(text, int(text))
     return int(text)
+
+
+def known_form(model: str, version: str, body: Buffer, length: int) -> Form | None:
+    """The form of `body`, whose first `length` bytes are JSON, if it has the size of one that is known."""
+    if length > LONGEST:
+        return None
+    form: Form | None = _forms.get((model, version, bytes(body[:length])))
+    return form if form is not None and form.size == len(body) else None
 
 
 def read_request(model: str, version: str, body: Buffer, length: int) -> Draft:
     """The request in `body`, whose first `length` bytes are JSON. Raises `RequestInvalid`."""
     view = memoryview(body)
     text = bytes(view[:length]) if length <= LONGEST else None
-    known: tuple[Head, bool] | None = _heads.get((model, version, text))
-    if known is None:
-        known = _read_head(model, version, view[:length])
-        if text is not None and all(tensor.elements is None for tensor in known[0].inputs):
-            _heads.keep((model, version, text), known)
-    head, binary = known
-    return Draft(head, _cut(head.inputs, view, length), binary)
+    form: Form | None = _forms.get((model, version, text))
+    if form is None:
+        form = Form(*_read_head(model, version, view[:length]), length)
+        if text is not None and all(tensor.elements is None for tensor in form.head.inputs):
+            _forms.keep((model, version, text), form)
+    return Draft(form.head, _cut(form.head.inputs, view, length), form.binary)
 
 
 def _read_head(model: str, version: str, text: memoryview) -> tuple[Head, bool]:

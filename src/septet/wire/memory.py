@@ -9,10 +9,14 @@ LARGEST = 256
 
 
 class Memory(dict[Any, Any]):
-    """A dict of at most `LARGEST` entries: when there would be more, it starts anew."""
+    """A dict of at most `largest` entries: when there would be more, it starts anew."""
+
+    def __init__(self, largest: int = LARGEST) -> None:
+        super().__init__()
+        self._largest = largest
 
     def keep(self, key: Any, value: Any) -> None:
         """Remember `value`."""
-        if len(self) >= LARGEST:
+        if len(self) >= self._largest:
             self.clear()
         self[key] = value

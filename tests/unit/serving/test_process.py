@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Python models in processes of their own: Triton's interface, and every way of dying."""
 
+import asyncio
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import uvloop
 
 from septet.errors import (
     InferenceFailed,
@@ -25,8 +27,9 @@ from septet.errors import (
     Status,
     Unsupported,
 )
-from septet.request import Request, Wanted
+from septet.request import Answer, Request, Wanted
 from septet.serving.core import Core
+from septet.serving.process.flight import Fitness
 from septet.wire.shm import Regions
 from serving_made import Answers, ask, model, onnx_file, row, until
 
@@ -70,7 +73,31 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_(root: Path) -> Iterator[Open]:
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]:
+    """A server's loop, for which every batch is small enough to be sent by it."""
+    for method in ("__bool__", "admits"):
+        monkeypatch.setattr(Fitness, method, lambda *given: True)
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def on(loop: asyncio.AbstractEventLoop, core: Core) -> None:
+    """Have what is submitted to `core` be submitted on `loop`, as a server does."""
+
+    def submit(request: Request, answer: Answer) -> None:
+        loop.call_soon_threadsafe(core.submit_all, [(request, answer)])
+
+    core.submit = submit  # type: ignore[method-assign]
+
+
+@pytest.fixture(params=["threads", "loop"])
+def open_(root: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
+    loop = request.getfixturevalue("loop") if request.param == "loop" else None
     me = psutil.Process()
     before = {
         each.pid for each in me.children(recursive=True)
@@ -80,6 +107,8 @@ def open_(root: Path) -> Iterator[Open]:
     def start(**settings: object) -> Core:
         cores.append(Core([root], regions=Regions(), **settings))  # type: ignore[arg-type]
         cores[-1].start()
+        if loop is not None:
+            on(loop, cores[-1])
         return cores[-1]
 
     yield start
@@ -462,7 +491,7 @@ def test_a_decoupled_model_answers_as_often_as_it_likes(open_: Open, root: Path,
     core, answers = open_(), Answers()
     refused = Answers()
     core.submit(Request("repeat", {"n": np.array([count], np.int32)}, once=True), refused)
-    assert isinstance(refused.responses[0].error, Unsupported)
+    assert isinstance(refused.wait()[0].error, Unsupported)
     core.submit(Request("repeat", {"n": np.array([count], np.int32)}), answers)
     until(lambda: bool(answers.responses) and answers.responses[-1].final)
     assert [each.final for each in answers.responses] == [False] * count + [True]

@@ -409,6 +409,8 @@ def test_what_does_not_fit_into_the_batch_is_left_to_the_instance(expiry: Expiry
     for name in "abc":
         bed.put(name, rouse=False)
     assert [pending.request.id for pending in bed.scheduler.take_idle(any_batch)] == ["a", "b"]
+    assert bed.scheduler._leading
+    bed.scheduler.rouse()
     thread.join(10)
     assert got == [["c"]]
 

@@ -262,13 +262,13 @@ def test_an_outline_has_a_shape_that_can_be(shape: list[int]) -> None:
 @pytest.mark.parametrize("text", ["abc", "-1", "11", "1e1", " 5", "", "²", "9" * 30])
 def test_a_header_length_is_a_number_within_the_body(text: str) -> None:
     with pytest.raises(RequestInvalid, match="in range"):
-        wire.header_length(text, 10)
+        wire.header_length(text.encode(), 10)
 
 
 def test_header_lengths() -> None:
     assert wire.header_length(None, 10) == 10
-    assert wire.header_length("0", 10) == 0
-    assert wire.header_length("10", 10) == 10
+    assert wire.header_length(b"0", 10) == 0
+    assert wire.header_length(b"10", 10) == 10
 
 
 def test_raw_requests() -> None:

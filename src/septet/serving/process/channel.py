@@ -43,6 +43,54 @@ class Channel(Generic[Out, In]):
         except OSError as error:
             raise ChannelClosed(str(error)) from error
 
+    def send_at_once(self, message: Out) -> bytes:
+        """Send what goes of a message without waiting; what is left is for `send_rest`. Raises ChannelClosed."""
+        body = self._encoder.encode(message)
+        framed = _LENGTH.pack(len(body)) + body
+        try:
+            with self._sending:
+                return framed[self._socket.send(framed, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            return framed
+        except OSError as error:
+            raise ChannelClosed(str(error)) from error
+
+    def send_rest(self, rest: bytes) -> None:
+        """Send what `send_at_once` left, unless the other side is gone."""
+        with suppress(OSError), self._sending:
+            self._socket.sendall(rest)
+
+    def arrived(self) -> list[In]:
+        """The messages that have come as a whole, without waiting. Raises ChannelClosed."""
+        try:
+            chunk = self._socket.recv(65_536, socket.MSG_DONTWAIT)
+            if not chunk:
+                raise ChannelClosed("the other side is gone")
+            self._buffer += chunk
+            return self._whole()
+        except BlockingIOError:
+            return []
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ChannelClosed(str(error)) from error
+
+    def _whole(self) -> list[In]:
+        """The messages that the buffer begins with."""
+        messages: list[In] = []
+        buffer, begin = self._buffer, 0
+        while len(buffer) - begin >= _LENGTH.size:
+            [size] = _LENGTH.unpack_from(buffer, begin)
+            end = begin + _LENGTH.size + size
+            if len(buffer) < end:
+                break
+            messages.append(self._decoder.decode(bytes(buffer[begin + _LENGTH.size : end])))
+            begin = end
+        del buffer[:begin]
+        return messages
+
+    def duplicate(self) -> socket.socket:
+        """Another descriptor of the same socket, for whoever watches it; it tells of the end, whoever hung up."""
+        return self._socket.dup()
+
     def receive(self, seconds: float | None = None) -> In:
         """Wait for a message. Raises ChannelClosed, TimeoutError after `seconds`."""
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import queue
 import threading
@@ -12,10 +13,12 @@ from time import monotonic_ns
 
 from septet.errors import InferenceFailed, InstanceCrashed, ModelFailed, SeptetError, Status
 from septet.request import Response
-from septet.serving.executor import Executor, fail
+from septet.serving.executor import Executor, Over, fail
 from septet.serving.pending import Pending
 from septet.serving.process.arena import Arena
 from septet.serving.process.channel import ChannelClosed
+from septet.serving.process.ear import Ear
+from septet.serving.process.flight import Fitness, Flight, largest_of
 from septet.serving.process.messages import (
     Asked,
     Done,
@@ -48,6 +51,10 @@ class Limits:
     memory: int | None = None
 
 
+class Nonsense(Exception):
+    """The process gave an answer that fits no question."""
+
+
 @dataclass(slots=True)
 class _Open:
     """A request that the process has; `last` is what is to be answered once it says that was all."""
@@ -63,7 +70,8 @@ class ProcessExecutor(Executor):
     """A Python model in a process of its own, whose responses are checked before anybody gets them.
 
     A decoupled model's responses may come at any time, so a thread listens for them; the others answer before
-    the next batch. Raises LoadFailed where the model does not initialise.
+    the next batch. Small batches are sent by the server's loop itself, which listens for their answers besides:
+    a thread would have to wait for the interpreter's lock. Raises LoadFailed where the model does not initialise.
     """
 
     def __init__(
@@ -93,6 +101,9 @@ class ProcessExecutor(Executor):
             limits.memory,
         )
         self._process.set_up(setup, limits.start)
+        self._fitness = Fitness()
+        self._flight: Flight | None = None
+        self._ear = Ear(self._process.channel, self._heard)
         self._ends: queue.SimpleQueue[Done | Failed | None] = queue.SimpleQueue()
         if decoupled:
             threading.Thread(target=self._listen, name=f"septet-{setup.instance}-responses", daemon=True).start()
@@ -100,6 +111,17 @@ class ProcessExecutor(Executor):
     @property
     def alive(self) -> bool:
         return not self._dead.is_set()
+
+    @property
+    def side_by_side(self) -> bool:
+        return True
+
+    @property
+    def brief(self) -> bool:
+        return not self._decoupled and bool(self._fitness)
+
+    def is_brief(self, batch: Sequence[Pending]) -> bool:
+        return self._fitness.admits(batch)
 
     @property
     def pid(self) -> int:
@@ -113,24 +135,52 @@ class ProcessExecutor(Executor):
 
     def execute(self, batch: list[Pending], statistics: Statistics) -> None:
         begin = monotonic_ns()
-        self._process.inputs.clear()
-        asked = [self._asked(pending, statistics, begin) for pending in batch]
-        infer = monotonic_ns()
-        for each in asked:
-            self._open[each.number].infer = infer
+        asked = self._prepared(batch, statistics, begin)
+        sent = monotonic_ns()
         try:
-            self._finish(self._run(Execute(asked)), asked)
+            end = self._run(Execute(asked))
+            came = monotonic_ns()
+            self._finish(end, asked)
+            self._fitness.saw(sent - begin + monotonic_ns() - came, len(batch), largest_of(batch))
             self._outstanding(asked)
+        except Nonsense:
+            raise self._process.nonsense() from None
         finally:
             if not self._decoupled or self._dead.is_set():
                 for each in asked:
                     self._open.pop(each.number, None)
+
+    def begin(self, batch: list[Pending], statistics: Statistics, over: Over) -> bool:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return super().begin(batch, statistics, over)
+        begin = monotonic_ns()
+        asked = self._prepared(batch, statistics, begin)
+        timer = loop.call_later(self._limits.execute, self._late)
+        flight = self._flight = Flight(asked, largest_of(batch), over, timer)
+        try:
+            self._ear.open(loop)
+            if rest := self._process.channel.send_at_once(Execute(asked)):
+                self._beside(self._process.channel.send_rest, rest)
+        except ChannelClosed:
+            self._fall(self._process.crashed)
+        flight.work = monotonic_ns() - begin
+        return False
 
     def close(self) -> None:
         if self._decoupled:  # responses that are still to come are waited for
             with self._changed:
                 self._changed.wait_for(lambda: not self._open or self._dead.is_set(), self._limits.execute)
         self._process.close()
+
+    def _prepared(self, batch: Sequence[Pending], statistics: Statistics, begin: int) -> list[Asked]:
+        self._process.inputs.clear()
+        asked = [self._asked(pending, statistics, begin) for pending in batch]
+        infer = monotonic_ns()
+        for each in asked:
+            self._open[each.number].infer = infer
+        return asked
 
     def _asked(self, pending: Pending, statistics: Statistics, begin: int) -> Asked:
         request, number = pending.request, next(self._numbers)
@@ -170,7 +220,7 @@ class ProcessExecutor(Executor):
         while not self._decoupled and any(each.number in self._open for each in asked):
             answer = self._process.receive(self._limits.execute)
             if not isinstance(answer, Sent):
-                raise self._process.nonsense()
+                raise Nonsense
             self._sent(answer)
 
     def _finish(self, end: Done | Failed, asked: Sequence[Asked]) -> None:
@@ -181,7 +231,7 @@ class ProcessExecutor(Executor):
                 fail([opened.pending], ModelFailed(end.text), opened.statistics)
             return
         if len(end.responses) != len(asked):
-            raise self._process.nonsense()
+            raise Nonsense
         output = monotonic_ns()
         good: list[_Open] = []
         for each, given in zip(asked, end.responses, strict=True):
@@ -284,6 +334,67 @@ class ProcessExecutor(Executor):
         if missing := expected - outputs.keys():
             raise InferenceFailed(f"the model gave no output '{min(missing)}'{unknown}")
         return outputs
+
+    # A flight, on the loop
+
+    def _heard(self) -> None:
+        """The process has said something, or is gone."""
+        flight = self._flight
+        if flight is None:  # what is said is for the instance's thread
+            self._ear.close()
+            return
+        begin = monotonic_ns()
+        try:
+            for message in self._process.channel.arrived():
+                self._hear(flight, message)
+        except ChannelClosed:
+            self._fall(self._process.crashed)
+        except Nonsense:
+            self._fall(self._process.nonsense)
+        else:
+            flight.work += monotonic_ns() - begin
+            if flight.ended and not self._open:
+                self._land(flight)
+
+    def _hear(self, flight: Flight, message: FromProcess) -> None:
+        if isinstance(message, Sent):
+            self._sent(message)
+        elif flight.ended:
+            raise Nonsense
+        else:
+            flight.ended = True
+            self._finish(_end(message), flight.asked)
+
+    def _land(self, flight: Flight) -> None:
+        self._flight = None
+        flight.timer.cancel()
+        self._fitness.saw(flight.work, len(flight.asked), flight.largest)
+        # after all else of this turn: what comes with it can share the next batch
+        asyncio.get_running_loop().call_soon(flight.over, None)
+
+    def _late(self) -> None:
+        """A flight takes too long."""
+        self._fall(lambda: self._process.hung(self._limits.execute))
+
+    def _fall(self, why: Callable[[], InstanceCrashed]) -> None:
+        """The flight ends with the process: to find out why takes a while, and is done beside the loop."""
+        flight, self._flight = self._flight, None
+        self._ear.close()
+        if flight is not None:
+            flight.timer.cancel()
+            self._beside(self._crash, flight, why)
+
+    def _crash(self, flight: Flight, why: Callable[[], InstanceCrashed]) -> None:
+        error = why()
+        for each in flight.asked:
+            if (opened := self._open.pop(each.number, None)) is not None:
+                fail([opened.pending], error, opened.statistics)
+        flight.over(error)
+
+    def _beside(self, work: Callable[..., None], *given: object) -> None:
+        threading.Thread(target=work, args=given, name=f"septet-beside-{self.pid}", daemon=True).start()
+
+    # A decoupled model
 
     def _listen(self) -> None:
         """Take a decoupled model's messages until its process is gone; then fail what it has not answered."""

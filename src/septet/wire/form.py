@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What requests have in common that differ in the elements of their tensors alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from septet.request import Request, Response
+from septet.tensor import Buffer
+from septet.wire.head import Head
+from septet.wire.memory import Memory
+
+ANSWERS = 16
+"""Kinds of answers to one form that are remembered."""
+
+
+@dataclass(slots=True, eq=False)
+class Form:
+    """A document of `length` bytes that was read before: its `head`, and whether outputs that say nothing of it go
+    out in `binary`.
+
+    A request of this form names it: what was found out of one of them, elements apart, holds for the next.
+    """
+
+    head: Head
+    binary: bool
+    length: int
+    size: int = field(init=False)
+    """Bytes of a body of which every tensor is a view, the document included; -1 where they are none."""
+    raw: bool = field(init=False)
+    """Whether all outputs go out in binary as the model gives them."""
+    beginnings: Memory = field(default_factory=lambda: Memory(ANSWERS))
+    """What answers begin with, by `kind`."""
+    _places: list[tuple[str, tuple[int, ...], np.dtype[np.generic], int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        head, end = self.head, self.length
+        for tensor in head.inputs:
+            self._places.append((tensor.name, tensor.shape, tensor.dtype, end))
+            end += tensor.nbytes
+        views = all(tensor.size is not None and tensor.size == tensor.nbytes for tensor in head.inputs)
+        views = views and len({tensor.name for tensor in head.inputs}) == len(head.inputs)
+        here = all(wanted.region is None for wanted in head.wanted)
+        self.size = end if views and here else -1
+        self.raw = here and all(
+            (self.binary if wanted.binary is None else wanted.binary) and not wanted.classes
+            for wanted in head.wanted
+        )
+        self.raw = self.raw and (self.binary or bool(head.wanted))
+
+    def request(self, body: Buffer) -> Request:
+        """The request in a `body` of this form and `size`."""
+        head = self.head
+        inputs = {name: np.ndarray(shape, dtype, body, place) for name, shape, dtype, place in self._places}
+        request = Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
+        request.form = self
+        return request
+
+    def kind(self, response: Response) -> tuple[object, ...] | None:
+        """What two answers have alike that begin alike; ``None`` where that takes more than a look."""
+        if response.error is not None or response.parameters or not self.raw:
+            return None
+        outputs = response.outputs
+        return (response.version, *[(name, array.dtype, array.shape) for name, array in outputs.items()])
