@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic_ns
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from septet.errors import SeptetError
 from septet.tensor import Array
@@ -64,8 +64,9 @@ class Request:
     once: bool = False
     """Whether the client can take one answer only, and a decoupled model is to refuse it."""
     part_of: Request | None = None
-    form: Any = None
-    """What it shares with others that differ in elements alone, if they were read from one document."""
+    likeness: object = None
+    """What it shares with requests whose tensors have the same names, dtypes and shapes, if there is such a thing:
+    of these, one need be checked."""
     keeps: object = None
     """What is to live as long as the request: a server's count of the bytes that it holds."""
     _cancelled: bool = field(default=False, init=False)

@@ -13,7 +13,7 @@ from septet.request import Answer, Request, Response
 from septet.serving.failure import told
 from septet.serving.plane import Plane
 
-Taker = Callable[[Response], None]
+Taker = Callable[[Response], object]
 
 
 class Mailbox:

@@ -21,7 +21,7 @@ from septet.request import Request, Response
 from septet.serving.failure import told
 from septet.serving.generate import Generation
 from septet.serving.http import BINARY, JSON, Exchange, opening
-from septet.serving.mailbox import Mailbox
+from septet.serving.mailbox import Mailbox, Taker
 from septet.serving.outputs import classified
 from septet.serving.plane import Document, Plane
 from septet.serving.rpc import statistics_of
@@ -29,6 +29,7 @@ from septet.tensor import Buffer, made_of_objects, to_raw
 from septet.wire import json as wire
 from septet.wire.configuration import config_document
 from septet.wire.encoding import LONG, accepted, compress, decompress
+from septet.wire.form import Form
 from septet.wire.head import AT_ONCE, Draft, check_name
 from septet.wire.memory import Memory
 
@@ -126,7 +127,7 @@ class Routes:
         length = wire.header_length(exchange.headers.get(b"inference-header-content-length"), len(body))
         form = wire.known_form(model, version, body, length)
         if form is not None:
-            self._submit(exchange, form.request(body), binary=form.binary)
+            self._ask(exchange, form.request(body), form)
         elif length == 0 and body:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
@@ -157,24 +158,36 @@ class Routes:
         task = self._loop.run_in_executor(self._executor, work)
         task.add_done_callback(partial(_go_on, exchange, then))
 
+    def _ask(self, exchange: Exchange, request: Request, form: Form) -> None:
+        self._ask_for(exchange, request, partial(self._answer_form, exchange, request, form))
+
     def _submit(self, exchange: Exchange, request: Request, *, binary: bool) -> None:
+        self._ask_for(exchange, request, partial(self._answer, exchange, request, binary))
+
+    def _ask_for(self, exchange: Exchange, request: Request, taker: Taker) -> None:
         request.once = True
         exchange.request = request
         exchange.body = b""
-        self._mailbox.ask(request, partial(self._answer, exchange, request, binary))
+        self._mailbox.ask(request, taker)
 
-    def _answer(self, exchange: Exchange, request: Request, binary: bool, response: Response) -> None:
-        """On the loop, with the model's answer."""
+    def _answer_form(self, exchange: Exchange, request: Request, form: Form, response: Response) -> None:
+        """On the loop, with the model's answer to a request of a known form: what it begins with may be known."""
         if exchange.answered:
             return
-        kind = None
-        if request.form is not None and exchange.keep and b"accept-encoding" not in exchange.headers:
-            kind = request.form.kind(response)
-            beginning: bytes | None = request.form.beginnings.get(kind)
-            if beginning is not None:
-                exchange.request = None
-                exchange.answer_known([beginning, *map(to_raw, response.outputs.values())])
-                return
+        kind = form.kind(response) if exchange.keep and b"accept-encoding" not in exchange.headers else None
+        beginning: bytes | None = form.beginnings.get(kind)
+        if beginning is not None:
+            exchange.request = None
+            exchange.answer_known([beginning, *map(to_raw, response.outputs.values())])
+            return
+        body = self._answer(exchange, request, form.binary, response)
+        if kind is not None and body is not None and not any(map(made_of_objects, response.outputs.values())):
+            form.beginnings.keep(kind, _beginning(body))
+
+    def _answer(self, exchange: Exchange, request: Request, binary: bool, response: Response) -> wire.Body | None:
+        """On the loop, with the model's answer; the body that was sent, if it was at once."""
+        if exchange.answered:
+            return None
         try:
             if response.error is not None:
                 raise response.error
@@ -183,14 +196,13 @@ class Routes:
             if wire.written(request, response, binary) > AT_ONCE:
                 work = partial(wire.write_response, request, response, self._plane.regions, binary)
                 self._beside(exchange, work, self._send)
-                return
+                return None
             body = wire.write_response(request, response, self._plane.regions, binary)
         except Exception as error:
             refuse(exchange, error)
-            return
+            return None
         self._send(exchange, body)
-        if kind is not None and not any(map(made_of_objects, response.outputs.values())):
-            request.form.beginnings.keep(kind, _beginning(body))
+        return body
 
     def _send(self, exchange: Exchange, body: wire.Body) -> None:
         exchange.request = None

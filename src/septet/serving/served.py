@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from septet.errors import ModelNotReady, QueueFull, SeptetError, Unsupported
 from septet.model_config.config import ModelConfig
@@ -14,6 +14,7 @@ from septet.serving.pending import Pending
 from septet.serving.scheduler import Scheduler
 from septet.serving.signature import Signature
 from septet.serving.statistics import Statistics
+from septet.wire.memory import Memory
 
 DECOUPLED = "has a decoupled transaction policy: ask it over ModelStreamInfer or generate_stream"
 
@@ -31,6 +32,7 @@ class Served:
         self.labels: dict[str, tuple[str, ...]] = {}
         self.load_seconds = 0.0
         self._broken = ""
+        self._checked = Memory()
         self._keyed = config.dynamic_batching is not None and not signature.uniform
 
     def submit(self, request: Request, answer: Answer, *, attend: bool = True) -> None:
@@ -44,14 +46,22 @@ class Served:
             self._broken = ""
         if request.once and self.config.decoupled:
             raise Unsupported(f"'{self.name}' {DECOUPLED}")
-        size = self.signature.check(request)
-        key = self.signature.key(request) if self._keyed else None
+        about: tuple[int, Hashable] | None = self._checked.get(request.likeness)
+        size, key = about or self._check(request)
         pending = Pending(request, answer, self.version, size, key)
         try:
             self.scheduler.enqueue(pending, rouse=attend)
         except QueueFull as error:
             self.statistics.failed(pending, error)
             raise
+
+    def _check(self, request: Request) -> tuple[int, Hashable]:
+        """How many samples `request` brings, and what others must have alike to share its batch; raises
+        RequestInvalid."""
+        about = self.signature.check(request), self.signature.key(request) if self._keyed else None
+        if request.likeness is not None:
+            self._checked.keep(request.likeness, about)
+        return about
 
     def attend(self) -> None:
         """See to what was submitted: on this thread, where an instance that is idle would be woken for less."""

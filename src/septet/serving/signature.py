@@ -13,7 +13,6 @@ from septet.errors import RequestInvalid
 from septet.model_config.config import Input, ModelConfig, Output
 from septet.request import Request
 from septet.tensor import KSERVE_DTYPES, KSERVE_NAMES, Array
-from septet.wire.memory import Memory
 
 
 def dtype_of(data_type: str) -> np.dtype[Any]:
@@ -76,19 +75,10 @@ class Signature:
         self._free = [slot.name for slot in self.inputs.values() if not (slot.fixed or slot.ragged)]
         self._optional = any(slot.optional for slot in self.inputs.values())
         self._required = {slot.name for slot in self.inputs.values() if not slot.optional}
-        self._sizes = Memory()
         self.uniform = not self._free and not self._optional
 
     def check(self, request: Request) -> int:
         """How many samples `request` brings: 1 without a batch dimension. Raises RequestInvalid."""
-        size: int | None = self._sizes.get(request.form)
-        if size is None:
-            size = self._checked(request)
-            if request.form is not None:
-                self._sizes.keep(request.form, size)
-        return size
-
-    def _checked(self, request: Request) -> int:
         found = self.inputs
         size: int | None = None
         for name, array in request.inputs.items():

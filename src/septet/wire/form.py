@@ -21,7 +21,7 @@ class Form:
     """A document of `length` bytes that was read before: its `head`, and whether outputs that say nothing of it go
     out in `binary`.
 
-    A request of this form names it: what was found out of one of them, elements apart, holds for the next.
+    What was found out of one request of a form, elements apart, holds for the next.
     """
 
     head: Head
@@ -55,7 +55,7 @@ class Form:
         head = self.head
         inputs = {name: np.ndarray(shape, dtype, body, place) for name, shape, dtype, place in self._places}
         request = Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
-        request.form = self
+        request.likeness = head
         return request
 
     def kind(self, response: Response) -> tuple[object, ...] | None:

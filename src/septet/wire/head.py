@@ -79,9 +79,9 @@ class Input:
             raise RequestInvalid(f"tensor '{self.name}': nothing has such a shape") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """A request without its raw tensors."""
+    """A request without its raw tensors. Where these will be views, it is the `likeness` of its requests."""
 
     model: str
     version: str
@@ -178,7 +178,9 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
     if used != len(raw):
         raise RequestInvalid(f"{len(raw)} raw tensors for {used} inputs")
     wanted = tuple([_held(one, regions) for one in head.wanted]) if head.wanted else ()
-    return Request(head.model, inputs, head.version, head.id, wanted, dict(head.parameters))
+    request = Request(head.model, inputs, head.version, head.id, wanted, dict(head.parameters))
+    request.likeness = head if head.viewed else None
+    return request
 
 
 def _held(wanted: Wanted, regions: Regions) -> Wanted:

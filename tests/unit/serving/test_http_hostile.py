@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from fake_plane import Running, Start
+from http_talk import answers, dial
 from septet.errors import RequestInvalid
 from septet.request import Request, Response
 from septet.serving import generate, routes
@@ -32,26 +33,6 @@ from serving_made import until
 
 LIMITS = HttpLimits(body=4 << 20, head_seconds=1.0, body_seconds=1.0, body_rate=1 << 20, linger_seconds=0.5)
 SLOW = 500
-
-
-def dial(running: Running) -> socket.socket:
-    assert running.server.http is not None
-    made = socket.create_connection((running.server.http.host, running.server.http.port), timeout=10)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
-
-
-def answers(talk: socket.socket, count: int = 1) -> list[tuple[int, dict[str, str], bytes]]:
-    """Status, headers and body of the next `count` answers."""
-    found, stream = [], talk.makefile("rb")
-    for _ in range(count):
-        status = int(stream.readline().split()[1])
-        headers: dict[str, str] = {}
-        while line := stream.readline().strip():
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
-        found.append((status, headers, stream.read(int(headers.get("content-length", 0)))))
-    return found
 
 
 def ask(running: Running, wire: bytes, count: int = 1) -> list[tuple[int, dict[str, str], bytes]]:

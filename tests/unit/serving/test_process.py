@@ -672,6 +672,58 @@ def test_a_model_learns_that_nobody_waits_any_more(open_: Open, root: Path, tmp_
     until((tmp_path / "noticed").exists)
 
 
+def test_a_loop_and_threads_take_turns_with_a_models_processes(
+    loop: asyncio.AbstractEventLoop, root: Path
+) -> None:
+    python(root, "m", code("y = 2 * x"), CONFIG + "instance_group { count: 2 } dynamic_batching { }")
+    core, answers = Core([root], regions=Regions()), Answers()
+    core.start()
+    for number in range(600):
+        request = Request("m", {"x": row(number)}, id=str(number))
+        if number % 3:
+            loop.call_soon_threadsafe(core.submit_all, [(request, answers)])
+        else:
+            core.submit(request, answers)
+        if number % 50 == 0:
+            answers.wait(number + 1)
+    got = {int(response.id): response.outputs["y"] for response in answers.wait(600)}
+    assert len(answers.responses) == len(got) == 600
+    assert all(np.array_equal(y, row(2 * number)) for number, y in got.items())
+    assert core.statistics("m")[0]["inference_stats"]["success"]["count"] == 600
+    core.close(10)
+
+
+def test_a_process_that_does_not_read_holds_up_its_requests_alone(
+    loop: asyncio.AbstractEventLoop, root: Path
+) -> None:
+    python(root, "m", code("y = x + len(request.parameters())"))
+    core, answers, turned = Core([root], regions=Regions()), Answers(), threading.Event()
+    core.start()
+    [pid] = processes()
+    os.kill(pid, signal.SIGSTOP)
+    long = Request("m", {"x": row(0)}, parameters={"text": "x" * 1_000_000})  # more than a socket holds
+    loop.call_soon_threadsafe(core.submit_all, [(long, answers)])
+    loop.call_soon_threadsafe(turned.set)
+    assert turned.wait(20)
+    assert answers.responses == []
+    os.kill(pid, signal.SIGCONT)
+    assert answers.wait()[0].outputs["y"][0, 0] > 1_000_000
+    core.close(10)
+
+
+def test_nothing_stays_open_of_models_that_a_loop_asked(loop: asyncio.AbstractEventLoop, root: Path) -> None:
+    python(root, "m", code("y = x"))
+    opened = []
+    for _ in range(3):
+        core, answers = Core([root], regions=Regions()), Answers()
+        core.start()
+        loop.call_soon_threadsafe(core.submit_all, [(Request("m", {"x": row(1)}), answers)])
+        assert answers.wait()[0].error is None
+        core.close(10)
+        opened.append(psutil.Process().num_fds())
+    until(lambda: psutil.Process().num_fds() <= opened[0])
+
+
 def test_an_engine_can_be_isolated_in_processes_of_its_own(open_: Open, root: Path) -> None:
     onnx_file(root / "scale" / "1" / "model.onnx", 3)
     (root / "scale" / "config.pbtxt").write_text(

@@ -65,7 +65,9 @@ class Fitness:
 
 def largest_of(batch: Sequence[Pending]) -> int:
     """The bytes of the largest request's inputs."""
-    return max([sum([_size(array) for array in pending.request.inputs.values()]) for pending in batch])
+    alike = {pending.request.likeness for pending in batch}
+    unlike = batch if None in alike or len(alike) > 1 else batch[:1]
+    return max([sum([_size(array) for array in pending.request.inputs.values()]) for pending in unlike])
 
 
 def _size(array: Array) -> int:
