@@ -137,11 +137,14 @@ def size_of(shape: tuple[int, ...]) -> int:
     """How many elements `shape` has; raises `ValueError` for a shape that no array has."""
     if len(shape) > MAX_RANK:
         raise ValueError(f"a shape of {len(shape)} dimensions: at most {MAX_RANK} are possible")
-    size = 1
+    size, extent = 1, 1
     for dim in shape:
         if dim < 0 or dim > MAX_DIM:
             raise ValueError(f"dimension {dim} is not between 0 and {MAX_DIM}")
         size *= dim
+        extent *= dim or 1
+    if extent > MAX_EXTENT:
+        raise ValueError(f"a shape of {extent} elements, were none of its dimensions 0")
     return size
 
 
@@ -149,7 +152,10 @@ MAX_RANK = 64
 """numpy's limit."""
 
 MAX_DIM = 2**31 - 1
-"""Far above what fits a request, and low enough that numpy's own arithmetic of an empty array cannot overflow."""
+"""Far above what fits a request."""
+
+MAX_EXTENT = 2**59
+"""The product of all dimensions that are not 0, of which numpy takes the bytes for a 64-bit number."""
 
 
 def _from_raw_bytes(raw: Buffer, shape: tuple[int, ...]) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import INTEGERS, SCHEDULING, Parameter, Region, Request, Wanted
-from septet.tensor import KSERVE_DTYPES, LENGTH, MAX_DIM, MAX_RANK, Array, Buffer, from_raw, size_of
+from septet.tensor import KSERVE_DTYPES, LENGTH, MAX_DIM, MAX_EXTENT, MAX_RANK, Array, Buffer, from_raw, size_of
 from septet.wire.shm import Regions
 
 ALLOWED_RESERVED = {"triton_enable_empty_final_response"}
@@ -52,6 +52,7 @@ class Input:
     def __post_init__(self) -> None:
         fixed = self.dtype.kind != "O" and len(self.shape) <= MAX_RANK
         fixed = fixed and all(0 <= dim <= MAX_DIM for dim in self.shape)
+        fixed = fixed and math.prod([dim or 1 for dim in self.shape]) <= MAX_EXTENT
         object.__setattr__(self, "nbytes", math.prod(self.shape) * self.dtype.itemsize if fixed else -1)
 
     @property

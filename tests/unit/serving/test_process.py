@@ -2,9 +2,11 @@
 """Python models in processes of their own: Triton's interface, and every way of dying."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +31,8 @@ from septet.errors import (
 )
 from septet.request import Answer, Request, Wanted
 from septet.serving.core import Core
+from septet.serving.process.channel import Channel
+from septet.serving.process.executor import ProcessExecutor
 from septet.serving.process.flight import Fitness
 from septet.wire.shm import Regions
 from serving_made import Answers, ask, model, onnx_file, row, until
@@ -270,8 +274,9 @@ def test_an_exception_fails_its_batch_and_the_process_goes_on(
         "import ctypes; ctypes.string_at(0)",
         "import sys; sys.exit(3)",
         "time.sleep(1000)",
+        "os.kill(os.getpid(), 36)",
     ],
-    ids=["exit", "kill", "segfault", "sys.exit", "hang"],
+    ids=["exit", "kill", "segfault", "sys.exit", "hang", "a signal without a name"],
 )
 def test_whatever_a_process_dies_of_it_is_restarted_and_others_do_not_notice(
     open_: Open, root: Path, body: str
@@ -709,6 +714,37 @@ def test_a_process_that_does_not_read_holds_up_its_requests_alone(
     os.kill(pid, signal.SIGCONT)
     assert answers.wait()[0].outputs["y"][0, 0] > 1_000_000
     core.close(10)
+
+
+def test_large_answers_are_read_beside_the_loop(
+    loop: asyncio.AbstractEventLoop, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.replace("max_batch_size: 8", "").replace("dims: 4", "dims: -1")
+    python(root, "m", code("y = np.full(int(x[0]), x[1], np.float32)"), config)
+    core, threads = Core([root], regions=Regions()), []
+    finish = ProcessExecutor._finish
+    monkeypatch.setattr(
+        ProcessExecutor, "_finish", lambda *given: (threads.append(threading.get_ident()), finish(*given))
+    )
+    core.start()
+    for count in (10, 1_000_000, 3):
+        answers = Answers()
+        request = Request("m", {"x": np.array([count, 7], np.float32)})
+        loop.call_soon_threadsafe(core.submit_all, [(request, answers)])
+        assert np.array_equal(answers.wait()[0].outputs["y"], np.full(count, 7, np.float32))
+    assert threads[0] == threads[2] != threads[1]
+    core.close(10)
+
+
+@pytest.mark.usefixtures("open_")
+def test_without_a_descriptor_left_a_model_does_not_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(channel: Channel[object, object]) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Channel, "duplicate", none_left)
+    python(root, "m", code("y = x"))
+    with pytest.raises(LoadFailed, match="Too many open files"):
+        Core([root], regions=Regions()).start()
 
 
 def test_nothing_stays_open_of_models_that_a_loop_asked(loop: asyncio.AbstractEventLoop, root: Path) -> None:

@@ -159,14 +159,26 @@ def test_nan_goes_out_in_binary_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [[2**32, 2**32], [-1], [2**63], [2**64], [1] * 10_000, [10**30], [0, 2**40], [2**31, 0]]
+    "shape",
+    [
+        [2**32, 2**32],
+        [-1],
+        [2**63],
+        [2**64],
+        [1] * 10_000,
+        [10**30],
+        [0, 2**40],
+        [2**31, 0],
+        [0, *[2**31 - 1] * 3],
+    ],
 )
 def test_shapes_that_cannot_be_are_refused(shape: list[int]) -> None:
-    for parameters in ({}, {"binary_data_size": 4}, {"shared_memory_region": "r", "shared_memory_byte_size": 4}):
+    sizes = ({"binary_data_size": size} for size in (0, 4))
+    for parameters in ({}, *sizes, {"shared_memory_region": "r", "shared_memory_byte_size": 4}):
         tensor = {"name": "x", "datatype": "INT32", "shape": shape, "parameters": parameters}
         document = {"inputs": [tensor if parameters else tensor | {"data": [1]}]}
         with pytest.raises(RequestInvalid):
-            read(document, b"abcd" if "binary_data_size" in parameters else b"")
+            read(document, b"abcd"[: parameters.get("binary_data_size", 0)])
 
 
 @pytest.mark.parametrize("size", [3, 5, -1, 2**63, 10**30, 1.5, True, "4"])

@@ -5,45 +5,46 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from septet.serving.process.channel import Channel, ChannelClosed
+from septet.serving.process.channel import Channel
 
 
 class Ear:
     """Has a loop call `heard` whenever `channel` has something to read, or is closed.
 
-    The loop watches a descriptor of its own: the channel may be closed on any thread, and its number given to
-    another socket, while the loop is told of the end by this one.
+    The loop watches a descriptor of its own: a channel may be closed on any thread, and its number given to
+    another socket, while the loop is told of the end by this one. Raises OSError where there is none left.
     """
 
     def __init__(self, channel: Channel[Any, Any], heard: Callable[[], None]) -> None:
-        self._channel = channel
         self._heard = heard
+        self._socket = channel.duplicate()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._socket: socket.socket | None = None
+        self._ended = False
 
-    def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen, on `loop`'s thread, if not so already. Raises ChannelClosed."""
-        if self._socket is not None:
-            if self._loop is loop:
-                return
-            self.close()
-        try:
-            self._socket = self._channel.duplicate()
-        except OSError as error:
-            raise ChannelClosed(str(error)) from error
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin, on `loop`'s thread, if not so already."""
+        if self._loop is loop:
+            return
+        self.rest()
         self._loop = loop
         loop.add_reader(self._socket.fileno(), self._heard)
         os.set_blocking(self._socket.fileno(), True)  # libuv has changed that, and of the channel too
 
-    def close(self) -> None:
-        """Listen no more; on the loop's thread. Closing twice is harmless."""
-        if self._socket is not None and self._loop is not None:
+    def rest(self) -> None:
+        """Listen no more, until told to again; on the loop's thread."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
             with suppress(RuntimeError):  # the loop has ended
-                self._loop.remove_reader(self._socket.fileno())
+                loop.remove_reader(self._socket.fileno())
+        if self._ended:
             self._socket.close()
-            self._socket = None
+
+    def end(self) -> None:
+        """Let the descriptor go, on any thread: where the loop listens, once it rests. Twice is harmless."""
+        self._ended = True
+        if self._loop is None:
+            self._socket.close()

@@ -5,23 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
 import numpy as np
 
-from septet.errors import InferenceFailed, InstanceCrashed, ModelFailed, SeptetError, Status
+from septet.errors import InferenceFailed, InstanceCrashed, LoadFailed, ModelFailed, SeptetError, Status
 from septet.request import Response
 from septet.serving.executor import Executor, Over, fail
 from septet.serving.pending import Pending
 from septet.serving.process.arena import Arena
 from septet.serving.process.channel import ChannelClosed
 from septet.serving.process.ear import Ear
-from septet.serving.process.flight import Fitness, Flight, largest_of
+from septet.serving.process.flight import LARGEST, Fitness, Flight, largest_of
 from septet.serving.process.messages import (
     Asked,
     Done,
@@ -43,6 +46,7 @@ from septet.serving.statistics import Phases, Statistics
 from septet.tensor import KSERVE_NAMES, Array
 from septet.wire.memory import Memory
 
+_LOG = logging.getLogger("septet.serving")
 _NONE: frozenset[str] = frozenset()
 
 
@@ -105,12 +109,20 @@ class ProcessExecutor(Executor):
             self._died,
             limits.memory,
         )
-        self._process.set_up(setup, limits.start)
+        try:
+            self._ear = Ear(self._process.channel, self._heard)
+        except OSError as error:
+            self._process.close()
+            raise LoadFailed(f"{setup.instance}: {error.strerror}") from error
+        try:
+            self._process.set_up(setup, limits.start)
+        except BaseException:
+            self._ear.end()
+            raise
         self._fitness = Fitness()
         self._flight: Flight | None = None
         self._seen = Memory()
         """Of outputs that came before, in the message: what bytes of which dtype they were."""
-        self._ear = Ear(self._process.channel, self._heard)
         self._ends: queue.SimpleQueue[Done | Failed | None] = queue.SimpleQueue()
         if decoupled:
             threading.Thread(target=self._listen, name=f"septet-{setup.instance}-responses", daemon=True).start()
@@ -162,17 +174,22 @@ class ProcessExecutor(Executor):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return super().begin(batch, statistics, over)
-        begin = monotonic_ns()
-        asked = self._prepared(batch, statistics, begin)
-        timer = loop.call_later(self._limits.execute, self._late)
-        flight = self._flight = Flight(asked, largest_of(batch), over, timer)
+        begin, rest, gone = monotonic_ns(), b"", False
         try:
-            self._ear.open(loop)
-            if rest := self._process.channel.send_at_once(Execute(asked)):
-                self._beside(self._process.channel.send_rest, rest)
+            asked = self._prepared(batch, statistics, begin)
+            self._ear.listen(loop)
+            rest = self._process.channel.send_at_once(Execute(asked))
         except ChannelClosed:
+            gone = True
+        except BaseException:
+            self._open.clear()
+            raise
+        timer = loop.call_later(self._limits.execute, self._late)
+        self._flight = Flight(asked, largest_of(batch), over, loop, timer, monotonic_ns() - begin)
+        if gone:
             self._fall(self._process.crashed)
-        flight.work = monotonic_ns() - begin
+        elif rest:
+            self._beside(self._process.channel.send_rest, rest)
         return False
 
     def close(self) -> None:
@@ -180,6 +197,7 @@ class ProcessExecutor(Executor):
             with self._changed:
                 self._changed.wait_for(lambda: not self._open or self._dead.is_set(), self._limits.execute)
         self._process.close()
+        self._ear.end()
 
     def _prepared(self, batch: Sequence[Pending], statistics: Statistics, begin: int) -> list[Asked]:
         self._process.inputs.clear()
@@ -353,7 +371,7 @@ class ProcessExecutor(Executor):
         """The process has said something, or is gone."""
         flight = self._flight
         if flight is None:  # what is said is for the instance's thread
-            self._ear.close()
+            self._ear.rest()
             return
         begin = monotonic_ns()
         try:
@@ -365,8 +383,7 @@ class ProcessExecutor(Executor):
             self._fall(self._process.nonsense)
         else:
             flight.work += monotonic_ns() - begin
-            if flight.ended and not self._open:
-                self._land(flight)
+            self._look(flight)
 
     def _hear(self, flight: Flight, message: FromProcess) -> None:
         if isinstance(message, Sent):
@@ -375,14 +392,38 @@ class ProcessExecutor(Executor):
             raise Nonsense
         else:
             flight.ended = True
-            self._finish(_end(message), flight.asked)
+            end = _end(message)
+            if _weight(end) <= LARGEST:
+                self._finish(end, flight.asked)
+            else:
+                flight.busy = True
+                self._beside(self._finish_long, flight, end)
+
+    def _finish_long(self, flight: Flight, end: Done | Failed) -> None:
+        """Beside the loop, answer with tensors that are large."""
+        begin = monotonic_ns()
+        try:
+            self._finish(end, flight.asked)
+        except Nonsense:
+            after = partial(self._fall, self._process.nonsense)
+        else:
+            flight.work += monotonic_ns() - begin
+            after = partial(self._look, flight)
+        flight.busy = False
+        with suppress(RuntimeError):  # the loop has ended, and so has everybody who waited
+            flight.loop.call_soon_threadsafe(after)
+
+    def _look(self, flight: Flight) -> None:
+        """Whether that was all."""
+        if flight is self._flight and flight.ended and not flight.busy and not self._open:
+            self._land(flight)
 
     def _land(self, flight: Flight) -> None:
         self._flight = None
         flight.timer.cancel()
         self._fitness.saw(flight.work, len(flight.asked), flight.largest)
         # after all else of this turn: what comes with it can share the next batch
-        asyncio.get_running_loop().call_soon(flight.over, None)
+        flight.loop.call_soon(flight.over, None)
 
     def _late(self) -> None:
         """A flight takes too long."""
@@ -391,13 +432,17 @@ class ProcessExecutor(Executor):
     def _fall(self, why: Callable[[], InstanceCrashed]) -> None:
         """The flight ends with the process: to find out why takes a while, and is done beside the loop."""
         flight, self._flight = self._flight, None
-        self._ear.close()
+        self._ear.rest()
         if flight is not None:
             flight.timer.cancel()
             self._beside(self._crash, flight, why)
 
     def _crash(self, flight: Flight, why: Callable[[], InstanceCrashed]) -> None:
-        error = why()
+        try:
+            error = why()
+        except Exception:
+            _LOG.exception("what a model's process died of is not known")
+            error = InstanceCrashed("the model's process died")
         for each in flight.asked:
             if (opened := self._open.pop(each.number, None)) is not None:
                 fail([opened.pending], error, opened.statistics)
@@ -439,6 +484,14 @@ class ProcessExecutor(Executor):
         self._dead.set()
         self._notify()
         self._on_death()
+
+
+def _weight(end: Done | Failed) -> int:
+    """The bytes of all tensors of the responses."""
+    if isinstance(end, Failed):
+        return 0
+    outputs = [packed for given in end.responses if given is not None for packed in given.outputs]
+    return sum([len(packed.data) + packed.size for packed in outputs])
 
 
 def _end(answer: FromProcess) -> Done | Failed:

@@ -14,7 +14,7 @@ from septet.serving.process.messages import Asked
 from septet.tensor import Array
 
 LARGEST = 256 << 10
-"""Bytes of all inputs of a batch that a loop sends."""
+"""Bytes of all inputs of a batch that a loop sends, and of all outputs that it reads."""
 
 MOST_TEXTS = 256
 """In an array; of more it takes too long to find out how long they are."""
@@ -27,16 +27,19 @@ UNSAID = 1 << 62
 class Flight:
     """What was `asked` together; `over` is to be called once nobody waits any more.
 
-    `work` are the ns that the loop itself has had with it.
+    `work` are the ns that this process itself has had with it.
     """
 
     asked: Sequence[Asked]
     largest: int
     over: Over
+    loop: asyncio.AbstractEventLoop
     timer: asyncio.TimerHandle
     work: int = 0
     ended: bool = False
     """Whether ``execute`` has returned."""
+    busy: bool = False
+    """Whether its answers are being read beside the loop."""
 
 
 class Fitness:

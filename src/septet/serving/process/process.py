@@ -150,7 +150,7 @@ class Process:
             return "still running"
         if status == OUT_OF_MEMORY:
             return "it reached its memory limit"
-        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"signal {_signal(-status)}" if status < 0 else f"exit status {status}"
 
     def kill(self) -> None:
         """End the process, and whatever it started, at once."""
@@ -184,3 +184,8 @@ class Process:
                 on_question(self._calls.receive(), self)
         except ChannelClosed:
             on_death()
+
+
+def _signal(number: int) -> str:
+    """A signal's name; those of real time have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
