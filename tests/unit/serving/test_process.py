@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -721,11 +722,14 @@ def test_large_answers_are_read_beside_the_loop(
 ) -> None:
     config = CONFIG.replace("max_batch_size: 8", "").replace("dims: 4", "dims: -1")
     python(root, "m", code("y = np.full(int(x[0]), x[1], np.float32)"), config)
-    core, threads = Core([root], regions=Regions()), []
+    core, threads = Core([root], regions=Regions()), list[int]()
     finish = ProcessExecutor._finish
-    monkeypatch.setattr(
-        ProcessExecutor, "_finish", lambda *given: (threads.append(threading.get_ident()), finish(*given))
-    )
+
+    def watched(*given: Any) -> None:
+        threads.append(threading.get_ident())
+        finish(*given)
+
+    monkeypatch.setattr(ProcessExecutor, "_finish", watched)
     core.start()
     for count in (10, 1_000_000, 3):
         answers = Answers()

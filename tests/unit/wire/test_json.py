@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -173,8 +174,9 @@ def test_nan_goes_out_in_binary_only() -> None:
     ],
 )
 def test_shapes_that_cannot_be_are_refused(shape: list[int]) -> None:
-    sizes = ({"binary_data_size": size} for size in (0, 4))
-    for parameters in ({}, *sizes, {"shared_memory_region": "r", "shared_memory_byte_size": 4}):
+    region = {"shared_memory_region": "r", "shared_memory_byte_size": 4}
+    places: list[dict[str, Any]] = [{}, {"binary_data_size": 0}, {"binary_data_size": 4}, region]
+    for parameters in places:
         tensor = {"name": "x", "datatype": "INT32", "shape": shape, "parameters": parameters}
         document = {"inputs": [tensor if parameters else tensor | {"data": [1]}]}
         with pytest.raises(RequestInvalid):
