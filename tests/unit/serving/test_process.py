@@ -33,8 +33,9 @@ from septet.errors import (
 from septet.request import Answer, Request, Wanted
 from septet.serving.core import Core
 from septet.serving.process.channel import Channel
-from septet.serving.process.executor import ProcessExecutor
+from septet.serving.process.dialogue import Dialogue
 from septet.serving.process.flight import Fitness
+from septet.serving.process.responses import Responses
 from septet.wire.shm import Regions
 from serving_made import Answers, ask, model, onnx_file, row, until
 
@@ -723,13 +724,13 @@ def test_large_answers_are_read_beside_the_loop(
     config = CONFIG.replace("max_batch_size: 8", "").replace("dims: 4", "dims: -1")
     python(root, "m", code("y = np.full(int(x[0]), x[1], np.float32)"), config)
     core, threads = Core([root], regions=Regions()), list[int]()
-    finish = ProcessExecutor._finish
+    finish = Dialogue.finish
 
     def watched(*given: Any) -> None:
         threads.append(threading.get_ident())
         finish(*given)
 
-    monkeypatch.setattr(ProcessExecutor, "_finish", watched)
+    monkeypatch.setattr(Dialogue, "finish", watched)
     core.start()
     for count in (10, 1_000_000, 3):
         answers = Answers()
@@ -738,6 +739,23 @@ def test_large_answers_are_read_beside_the_loop(
         assert np.array_equal(answers.wait()[0].outputs["y"], np.full(count, 7, np.float32))
     assert threads[0] == threads[2] != threads[1]
     core.close(10)
+
+
+def test_answers_that_cannot_be_read_fail_their_batch_alone(
+    open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python(root, "m", code("y = x"))
+    core, take = open_(), Responses.outputs
+
+    def outputs(*given: Any) -> Any:
+        monkeypatch.setattr(Responses, "outputs", take)
+        raise MemoryError
+
+    monkeypatch.setattr(Responses, "outputs", outputs)
+    [before] = processes()
+    assert isinstance(ask(core, "m", {"x": row(1)}).error, InferenceFailed)
+    assert ask(core, "m", {"x": row(1)}).error is None
+    assert processes() == [before]
 
 
 @pytest.mark.usefixtures("open_")

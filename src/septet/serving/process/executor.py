@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import queue
 import threading
@@ -13,16 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic_ns
-from typing import Any
 
-import numpy as np
-
-from septet.errors import InferenceFailed, InstanceCrashed, LoadFailed, ModelFailed, SeptetError, Status
-from septet.request import Response
-from septet.serving.executor import Executor, Over, fail
+from septet.errors import InstanceCrashed, LoadFailed
+from septet.serving.executor import Executor, Over
 from septet.serving.pending import Pending
-from septet.serving.process.arena import Arena
 from septet.serving.process.channel import ChannelClosed
+from septet.serving.process.dialogue import Dialogue, Nonsense
 from septet.serving.process.ear import Ear
 from septet.serving.process.flight import LARGEST, Fitness, Flight, largest_of
 from septet.serving.process.messages import (
@@ -31,20 +26,14 @@ from septet.serving.process.messages import (
     Execute,
     Failed,
     FromProcess,
-    Given,
-    Packed,
     Sent,
     Setup,
-    pack,
-    unpack,
 )
 from septet.serving.process.process import Process
 from septet.serving.process.questions import Server
 from septet.serving.registry import Share
 from septet.serving.signature import Signature
-from septet.serving.statistics import Phases, Statistics
-from septet.tensor import KSERVE_NAMES, Array
-from septet.wire.memory import Memory
+from septet.serving.statistics import Statistics
 
 _LOG = logging.getLogger("septet.serving")
 _NONE: frozenset[str] = frozenset()
@@ -58,21 +47,6 @@ class Limits:
     start: float = 600.0
     execute: float = 300.0
     memory: int | None = None
-
-
-class Nonsense(Exception):
-    """The process gave an answer that fits no question."""
-
-
-@dataclass(slots=True)
-class _Open:
-    """A request that the process has; `last` is what is to be answered once it says that was all."""
-
-    pending: Pending
-    statistics: Statistics
-    begin: int
-    infer: int
-    last: Given | None = None
 
 
 class ProcessExecutor(Executor):
@@ -93,12 +67,8 @@ class ProcessExecutor(Executor):
         *,
         decoupled: bool,
     ) -> None:
-        self._signature = signature
-        self._every = list(signature.outputs)
         self._decoupled = decoupled
         self._limits = limits
-        self._numbers = itertools.count()
-        self._open: dict[int, _Open] = {}
         self._dead = threading.Event()
         self._changed = threading.Condition()
         self._on_death: Callable[[], None] = lambda: None
@@ -109,6 +79,7 @@ class ProcessExecutor(Executor):
             self._died,
             limits.memory,
         )
+        self._dialogue = Dialogue(signature, self._process.inputs, self._process.outputs, decoupled=decoupled)
         try:
             self._ear = Ear(self._process.channel, self._heard)
         except OSError as error:
@@ -121,8 +92,6 @@ class ProcessExecutor(Executor):
             raise
         self._fitness = Fitness()
         self._flight: Flight | None = None
-        self._seen = Memory()
-        """Of outputs that came before, in the message: what bytes of which dtype they were."""
         self._ends: queue.SimpleQueue[Done | Failed | None] = queue.SimpleQueue()
         if decoupled:
             threading.Thread(target=self._listen, name=f"septet-{setup.instance}-responses", daemon=True).start()
@@ -154,20 +123,19 @@ class ProcessExecutor(Executor):
 
     def execute(self, batch: list[Pending], statistics: Statistics) -> None:
         begin = monotonic_ns()
-        asked = self._prepared(batch, statistics, begin)
+        asked = self._dialogue.ask(batch, statistics, begin)
         sent = monotonic_ns()
         try:
             end = self._run(Execute(asked))
             came = monotonic_ns()
-            self._finish(end, asked)
+            self._dialogue.finish(end, asked)
             self._fitness.saw(sent - begin + monotonic_ns() - came, len(batch), largest_of(batch))
             self._outstanding(asked)
         except Nonsense:
             raise self._process.nonsense() from None
         finally:
             if not self._decoupled or self._dead.is_set():
-                for each in asked:
-                    self._open.pop(each.number, None)
+                self._dialogue.forget(asked)
 
     def begin(self, batch: list[Pending], statistics: Statistics, over: Over) -> bool:
         try:
@@ -176,13 +144,13 @@ class ProcessExecutor(Executor):
             return super().begin(batch, statistics, over)
         begin, rest, gone = monotonic_ns(), b"", False
         try:
-            asked = self._prepared(batch, statistics, begin)
+            asked = self._dialogue.ask(batch, statistics, begin)
             self._ear.listen(loop)
             rest = self._process.channel.send_at_once(Execute(asked))
         except ChannelClosed:
             gone = True
         except BaseException:
-            self._open.clear()
+            self._dialogue.forget_all()
             raise
         timer = loop.call_later(self._limits.execute, self._late)
         self._flight = Flight(asked, largest_of(batch), over, loop, timer, monotonic_ns() - begin)
@@ -195,32 +163,9 @@ class ProcessExecutor(Executor):
     def close(self) -> None:
         if self._decoupled:  # responses that are still to come are waited for
             with self._changed:
-                self._changed.wait_for(lambda: not self._open or self._dead.is_set(), self._limits.execute)
+                self._changed.wait_for(lambda: not self._dialogue or self._dead.is_set(), self._limits.execute)
         self._process.close()
         self._ear.end()
-
-    def _prepared(self, batch: Sequence[Pending], statistics: Statistics, begin: int) -> list[Asked]:
-        self._process.inputs.clear()
-        asked = [self._asked(pending, statistics, begin) for pending in batch]
-        infer = monotonic_ns()
-        for each in asked:
-            self._open[each.number].infer = infer
-        return asked
-
-    def _asked(self, pending: Pending, statistics: Statistics, begin: int) -> Asked:
-        request, number = pending.request, next(self._numbers)
-        self._open[number] = _Open(pending, statistics, begin, begin)
-        timeout = request.parameters.get("timeout", 0)
-        return Asked(
-            number,
-            request.model,
-            pending.version,
-            request.id,
-            [pack(name, array, self._process.inputs) for name, array in request.inputs.items()],
-            [wanted.name for wanted in request.wanted] if request.wanted else self._every,
-            request.parameters,
-            timeout if isinstance(timeout, int) else 0,
-        )
 
     def _run(self, message: Execute) -> Done | Failed:
         """Have the process execute, and take what is sent meanwhile. Raises InstanceCrashed."""
@@ -228,7 +173,7 @@ class ProcessExecutor(Executor):
             self._process.send(message)
             answer = self._process.receive(self._limits.execute)
             while isinstance(answer, Sent):
-                self._sent(answer)
+                self._dialogue.take(answer)
                 answer = self._process.receive(self._limits.execute)
             return _end(answer)
         self._process.send(message)
@@ -242,128 +187,11 @@ class ProcessExecutor(Executor):
 
     def _outstanding(self, asked: Sequence[Asked]) -> None:
         """Of a model that answers every request once, wait for those answers that are still to be sent."""
-        while not self._decoupled and any(each.number in self._open for each in asked):
+        while not self._decoupled and self._dialogue.has(asked):
             answer = self._process.receive(self._limits.execute)
             if not isinstance(answer, Sent):
                 raise Nonsense
-            self._sent(answer)
-
-    def _finish(self, end: Done | Failed, asked: Sequence[Asked]) -> None:
-        """Answer with what ``execute`` returned."""
-        if isinstance(end, Failed):
-            fail_all = [self._open.pop(each.number) for each in asked if each.number in self._open]
-            for opened in fail_all:
-                fail([opened.pending], ModelFailed(end.text), opened.statistics)
-            return
-        if len(end.responses) != len(asked):
-            raise Nonsense
-        output = monotonic_ns()
-        good: list[_Open] = []
-        for each, given in zip(asked, end.responses, strict=True):
-            if given is None or each.number not in self._open:
-                continue
-            opened = self._open.pop(each.number)
-            if self._answer(opened, given, self._process.outputs):
-                good.append(opened)
-        if good:
-            first = good[0]
-            phases = Phases(first.begin, first.infer, output, monotonic_ns())
-            first.statistics.executed([opened.pending for opened in good], phases)
-
-    def _answer(self, opened: _Open, given: Given, arena: Arena | None) -> bool:
-        """Answer a request for good; whether with success."""
-        pending = opened.pending
-        try:
-            outputs = self._outputs(given, pending, arena)
-        except SeptetError as error:
-            fail([pending], error, opened.statistics)
-            return False
-        if given.parameters:
-            pending.send(
-                Response(pending.request.model, pending.version, pending.request.id, outputs, given.parameters)
-            )
-        else:
-            pending.succeed(outputs)
-        return True
-
-    def _sent(self, sent: Sent) -> None:
-        """Take one of several responses."""
-        opened = self._open.get(sent.number)
-        if opened is None:
-            return
-        if not self._decoupled:
-            opened.last = opened.last or sent.response  # a second one is none that anybody waits for
-            if sent.final:
-                self._open.pop(sent.number)
-                none = Given([], {}, "the model sent no response")
-                if self._answer(opened, opened.last or none, None):
-                    self._count(opened)
-            return
-        self._stream(opened, sent)
-        if sent.final:
-            self._open.pop(sent.number)
-            self._notify()
-
-    def _stream(self, opened: _Open, sent: Sent) -> None:
-        pending, given = opened.pending, sent.response
-        response = Response(pending.request.model, pending.version, pending.request.id, final=sent.final)
-        try:
-            if given is not None:
-                response.outputs = self._outputs(given, pending, None)
-                response.parameters = dict(given.parameters)
-        except SeptetError as error:
-            response.error = error
-            opened.statistics.failed(pending, error)
-        pending.send(response)
-        if sent.final and response.error is None:
-            self._count(opened)
-
-    def _count(self, opened: _Open) -> None:
-        now = monotonic_ns()
-        opened.statistics.executed([opened.pending], Phases(opened.begin, opened.infer, now, now))
-
-    def _outputs(self, given: Given, pending: Pending, arena: Arena | None) -> dict[str, Array]:
-        """A response's tensors, without those that the model is not said to have, as in Triton.
-
-        Raises ModelFailed, InferenceFailed (not what the model is said to give; such a tensor in another's place).
-        """
-        if given.error is not None:
-            raise ModelFailed(
-                given.error, Status[given.code] if given.code in Status.__members__ else Status.INTERNAL
-            )
-        outputs: dict[str, Array] = {}
-        wanted = {each.name for each in pending.request.wanted} if pending.request.wanted else _NONE
-        unknown = ""
-        for packed in given.outputs:
-            if packed.name not in self._signature.outputs:
-                unknown = f", but '{packed.name}', which it is not said to have"
-                continue
-            array = self._output(packed, arena)
-            if not wanted or packed.name in wanted:
-                outputs[packed.name] = array
-        expected = wanted or (self._signature.outputs.keys() if unknown else _NONE)
-        if missing := expected - outputs.keys():
-            raise InferenceFailed(f"the model gave no output '{min(missing)}'{unknown}")
-        return outputs
-
-    def _output(self, packed: Packed, arena: Arena | None) -> Array:
-        """A tensor of a response. Raises InferenceFailed."""
-        about = (packed.name, packed.datatype, packed.shape)
-        seen: tuple[np.dtype[Any], int] | None = self._seen.get(about)
-        if seen is not None and len(packed.data) == seen[1]:
-            return np.ndarray(packed.shape, seen[0], packed.data)
-        try:
-            array = unpack(packed, arena)
-        except ValueError as error:
-            raise InferenceFailed(f"output '{packed.name}' is not readable: {error}") from error
-        slot = self._signature.outputs[packed.name]
-        dims = array.shape[1:] if self._signature.max_batch else array.shape
-        if array.dtype != slot.dtype or not slot.admits(dims) or (self._signature.max_batch and not array.ndim):
-            want = f"{KSERVE_NAMES[slot.dtype]} {list(slot.dims)}"
-            raise InferenceFailed(f"output '{slot.name}' came as {packed.datatype} {list(dims)}, not as {want}")
-        if packed.offset < 0 and not array.dtype.hasobject:
-            self._seen.keep(about, (array.dtype, array.nbytes))
-        return array
+            self._dialogue.take(answer)
 
     # A flight, on the loop
 
@@ -387,14 +215,14 @@ class ProcessExecutor(Executor):
 
     def _hear(self, flight: Flight, message: FromProcess) -> None:
         if isinstance(message, Sent):
-            self._sent(message)
+            self._dialogue.take(message)
         elif flight.ended:
             raise Nonsense
         else:
             flight.ended = True
             end = _end(message)
             if _weight(end) <= LARGEST:
-                self._finish(end, flight.asked)
+                self._dialogue.finish(end, flight.asked)
             else:
                 flight.busy = True
                 self._beside(self._finish_long, flight, end)
@@ -403,7 +231,7 @@ class ProcessExecutor(Executor):
         """Beside the loop, answer with tensors that are large."""
         begin = monotonic_ns()
         try:
-            self._finish(end, flight.asked)
+            self._dialogue.finish(end, flight.asked)
         except Nonsense:
             after = partial(self._fall, self._process.nonsense)
         else:
@@ -415,7 +243,7 @@ class ProcessExecutor(Executor):
 
     def _look(self, flight: Flight) -> None:
         """Whether that was all."""
-        if flight is self._flight and flight.ended and not flight.busy and not self._open:
+        if flight is self._flight and flight.ended and not flight.busy and not self._dialogue:
             self._land(flight)
 
     def _land(self, flight: Flight) -> None:
@@ -443,9 +271,7 @@ class ProcessExecutor(Executor):
         except Exception:
             _LOG.exception("what a model's process died of is not known")
             error = InstanceCrashed("the model's process died")
-        for each in flight.asked:
-            if (opened := self._open.pop(each.number, None)) is not None:
-                fail([opened.pending], error, opened.statistics)
+        self._dialogue.fail(flight.asked, error)
         flight.over(error)
 
     def _beside(self, work: Callable[..., None], *given: object) -> None:
@@ -461,23 +287,22 @@ class ProcessExecutor(Executor):
             except ChannelClosed:
                 break
             if isinstance(message, Sent):
-                self._sent(message)
+                self._dialogue.take(message)
+                if message.final:
+                    self._notify()
             elif isinstance(message, Done | Failed):
                 self._ends.put(message)
         self._dead.set()
         self._notify()
         self._ends.put(None)
-        for number in list(self._open):
-            if (opened := self._open.pop(number, None)) is not None:
-                fail([opened.pending], InstanceCrashed("the model's process died"), opened.statistics)
+        self._dialogue.fail_all(InstanceCrashed("the model's process died"))
 
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
     def _cancelled(self, number: int) -> bool:
-        opened = self._open.get(number)
-        return opened is None or opened.pending.request.cancelled
+        return self._dialogue.cancelled(number)
 
     def _died(self) -> None:
         self._share.close()
