@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,8 +182,8 @@ def _elements(raw: memoryview, wanted: int) -> Iterator[bytes]:
         yield bytes(raw[start:position])
 
 
-def objects(elements: list[bytes], shape: tuple[int, ...]) -> Array:
-    """A ``BYTES`` tensor of `elements`, row-major."""
+def objects(elements: Sequence[bytes | str], shape: tuple[int, ...]) -> Array:
+    """An array of `elements`, row-major; a ``BYTES`` tensor, where they are ``bytes``."""
     array: Array = np.empty(len(elements), np.object_)
     array[:] = elements
     return array.reshape(shape)

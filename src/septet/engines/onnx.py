@@ -14,8 +14,8 @@ from septet.devices.device import Partition
 from septet.engines.engine import Engine, thread_count
 from septet.engines.model import read_onnx, require_precision
 from septet.engines.pool import Pool
-from septet.errors import InferenceFailed, ModelInvalid, ModelNotFound
-from septet.tensor import ONNX_DTYPES, Array, Tensors, TensorSpec
+from septet.errors import InferenceFailed, ModelInvalid, ModelNotFound, TensorMismatch
+from septet.tensor import ONNX_DTYPES, Array, Tensors, TensorSpec, objects
 
 _FATAL = 4
 
@@ -34,8 +34,11 @@ class OnnxEngine(Engine):
         self.inputs = tuple(_spec(value) for value in sessions[0].get_inputs())
         self.outputs = tuple(_spec(value) for value in sessions[0].get_outputs())
         self._names = [spec.name for spec in self.outputs]
-        self._preset = _same_batch(sessions[0]) and all(
-            spec.batched and spec.dtype != np.object_ for spec in self.outputs
+        self._texts = [spec.name for spec in self.inputs if spec.dtype.hasobject]
+        self._preset = (
+            _same_batch(sessions[0])
+            and not self._texts
+            and all(spec.batched and not spec.dtype.hasobject for spec in self.outputs)
         )
 
     @classmethod
@@ -65,14 +68,17 @@ class OnnxEngine(Engine):
         with self._pool.slot() as session:
             try:
                 return self._run(session, batch)
+            except TensorMismatch:
+                raise
             except Exception as error:
                 raise InferenceFailed(f"ONNX Runtime failed: {_first_line(error)}") from error
 
     def _run(self, session: ort.InferenceSession, batch: Tensors) -> Tensors:
         held = {name: np.ascontiguousarray(array) for name, array in batch.items()}
         if not (self._preset and self.batched):
+            held |= {name: _decoded(name, held[name]) for name in self._texts}
             arrays: list[Array] = session.run(self._names, held)
-            return dict(zip(self._names, arrays, strict=True))
+            return {name: _encoded(array) for name, array in zip(self._names, arrays, strict=True)}
         binding = session.io_binding()
         for name, array in held.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
@@ -85,6 +91,22 @@ class OnnxEngine(Engine):
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _decoded(name: str, array: Array) -> Array:
+    """A ``BYTES`` tensor as ONNX Runtime takes texts: of anything but ``str`` it would take what Python prints.
+
+    Raises TensorMismatch for what is no UTF-8.
+    """
+    try:
+        return objects([one.decode() if isinstance(one, bytes) else str(one) for one in array.flat], array.shape)
+    except UnicodeDecodeError as error:
+        raise TensorMismatch(f"input '{name}': texts are UTF-8, not {error.object[:40]!r}") from None
+
+
+def _encoded(array: Array) -> Array:
+    """An output; its texts as ``bytes``."""
+    return objects([one.encode() for one in array.flat], array.shape) if array.dtype.hasobject else array
 
 
 def _options(threads: int, cores: tuple[int, ...]) -> ort.SessionOptions:

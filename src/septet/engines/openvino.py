@@ -137,6 +137,8 @@ def _name(port: Any, names: set[str]) -> str:
 
 def _spec(port: Any, names: set[str]) -> TensorSpec:
     name = _name(port, names)
+    if port.element_type == ov.Type.string:
+        raise ModelInvalid(f"tensor '{name}' holds texts, which this engine does not take: engine 'onnx' does")
     shape = tuple(None if dim.is_dynamic else dim.get_length() for dim in port.partial_shape)
     return TensorSpec(name, np.dtype(port.element_type.to_dtype()), shape)
 

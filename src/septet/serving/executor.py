@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
 from septet.engines.engine import Engine
-from septet.errors import InstanceCrashed, RequestCancelled, SeptetError
+from septet.errors import InstanceCrashed, RequestCancelled, SeptetError, TensorMismatch
 from septet.serving.brevity import Brevity
 from septet.serving.gather import Gather
 from septet.serving.pending import Pending
@@ -88,6 +88,12 @@ class EngineExecutor(Executor):
             output = monotonic_ns()
             self._brevity.saw(output - begin, _size(batch))
             self._gather.answer(batch, outputs)
+        except TensorMismatch as error:
+            if len(batch) == 1:
+                fail(batch, error, statistics)
+                return
+            for pending in batch:  # what one of them brings is no fault of the others
+                self.execute([pending], statistics)
         except SeptetError as error:
             fail(batch, error, statistics)
         else:

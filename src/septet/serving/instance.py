@@ -94,7 +94,9 @@ class Instance:
         if crash is not None:
             self.reason = str(crash)
         self._turn.release()
-        if len(self._scheduler) and self.brief:
+        if crash is not None:
+            self._scheduler.wake()  # its thread, which starts it again
+        elif len(self._scheduler) and self.brief:
             self.run_in_stead()
         else:
             self._scheduler.back()
@@ -140,7 +142,7 @@ class Instance:
             self._execute(wanted)
 
     def _able(self) -> bool:
-        return self._executor.alive
+        return self.alive
 
     def _shares(self) -> bool:
         """Brief batches are run sooner in one than another instance is woken."""

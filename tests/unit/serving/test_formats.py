@@ -9,12 +9,15 @@ import numpy as np
 import onnx
 import openvino as ov
 import pytest
+from onnx import TensorProto, helper
 
 from saved_models import frozen_graph, saved_model, tflite
-from septet.errors import LoadFailed
+from septet.errors import LoadFailed, Status
+from septet.request import Request
 from septet.serving.core import Core
+from septet.tensor import objects
 from septet.wire.shm import Regions
-from serving_made import ask, model, onnx_file, row
+from serving_made import Answers, ask, model, onnx_file, row
 
 TORCH = find_spec("torch") is not None
 
@@ -109,6 +112,43 @@ def test_onnx_data_outside_the_models_folder_is_refused(tmp_path: Path, open_: O
             (path.parents[1] / "config.pbtxt").write_text(f'backend: "{backend}"')
             with pytest.raises(LoadFailed, match="lies outside the model's folder"):
                 Core([tmp_path / "models"], regions=Regions()).start()
+
+
+def texts_file(path: Path) -> None:
+    """``x`` -> ``y``, the same texts [N, 2]."""
+    shape: list[str | int | None] = ["N", 2]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "same",
+        [helper.make_tensor_value_info("x", TensorProto.STRING, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.STRING, shape)],
+    )
+    path.parent.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_texts_go_through_onnx_runtime_as_they_are(open_: Open, tmp_path: Path) -> None:
+    texts_file(tmp_path / "m" / "1" / "model.onnx")
+    delay = "preferred_batch_size: 3 max_queue_delay_microseconds: 100000"
+    (tmp_path / "m" / "config.pbtxt").write_text(f'backend: "onnxruntime" dynamic_batching {{ {delay} }}')
+    core, answers = open_(), Answers()
+    pairs = [[b"b", "\u00e4\u4e16".encode()], [b"\xff", b""], [b"", b"a\x00b\x00"]]
+    for number, pair in enumerate(pairs):
+        core.submit(Request("m", {"x": objects(pair, (1, 2))}, id=str(number)), answers)
+    got = {int(each.id): each for each in answers.wait(3)}
+    for number in (0, 2):
+        assert got[number].error is None
+        assert got[number].outputs["y"].tolist() == [pairs[number]]
+    error = got[1].error
+    assert error is not None
+    assert (error.status, "UTF-8" in str(error)) == (Status.INVALID_ARG, True)
+
+
+def test_openvino_says_that_it_takes_no_texts(tmp_path: Path) -> None:
+    texts_file(tmp_path / "m" / "1" / "model.onnx")
+    (tmp_path / "m" / "config.pbtxt").write_text('backend: "openvino"')
+    with pytest.raises(LoadFailed, match="texts"):
+        Core([tmp_path], regions=Regions()).start()
 
 
 @pytest.mark.skipif(not TORCH, reason="PyTorch is not installed")

@@ -3,6 +3,7 @@
 
 import asyncio
 import errno
+import mmap
 import os
 import re
 import signal
@@ -32,6 +33,8 @@ from septet.errors import (
 )
 from septet.request import Answer, Request, Wanted
 from septet.serving.core import Core
+from septet.serving.process import messages
+from septet.serving.process.arena import Arena
 from septet.serving.process.channel import Channel
 from septet.serving.process.dialogue import Dialogue
 from septet.serving.process.flight import Fitness
@@ -741,6 +744,52 @@ def test_large_answers_are_read_beside_the_loop(
     core.close(10)
 
 
+def test_requests_that_cannot_be_sent_fail_alone(open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python(root, "m", code("y = x"))
+    core, place = open_(), Arena.place
+
+    def full(*given: Any) -> int:
+        monkeypatch.setattr(Arena, "place", place)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(Arena, "place", full)
+    monkeypatch.setattr(messages, "INLINE", 0)
+    assert isinstance(ask(core, "m", {"x": row(1)}).error, InferenceFailed)
+    for value in (1, 2):
+        assert ask(core, "m", {"x": row(value)}).outputs["y"][0, 0] == value
+
+
+def test_an_arena_without_room_for_more_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    arena = Arena.create()
+    with monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", full)
+        with pytest.raises(OSError, match="memory"):
+            arena.place(bytes(4 << 20))
+    arena.clear()
+    assert arena.copy(arena.place(b"small"), 5) == b"small"
+    arena.close()
+
+
+def test_a_crash_in_flight_is_told_though_something_holds_the_processs_sockets(
+    loop: asyncio.AbstractEventLoop, root: Path
+) -> None:
+    fork = """if x[0, 0] == 9:
+            if not os.fork(): os.setsid(); time.sleep(5); os._exit(0)
+            os.close(int(__import__('sys').argv[1])); os._exit(1)
+        y = x"""
+    limit = 'parameters { key: "execution_timeout_seconds" value { string_value: "1" } }'
+    python(root, "m", code(fork), CONFIG + limit)
+    core, answers = Core([root], regions=Regions()), Answers()
+    core.start()
+    loop.call_soon_threadsafe(core.submit_all, [(Request("m", {"x": row(9)}), answers)])
+    assert isinstance(answers.wait()[0].error, InstanceCrashed)
+    until(lambda: core.model_ready("m"), 4)
+    core.close(10)
+
+
 def test_answers_that_cannot_be_read_fail_their_batch_alone(
     open_: Open, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -802,16 +851,18 @@ def test_an_engine_can_be_isolated_in_processes_of_its_own(open_: Open, root: Pa
     assert answer.outputs["y"][0, 0] == 6
 
 
-def test_processes_end_with_their_server_whatever_it_dies_of(root: Path) -> None:
-    python(root, "m", code("y = x"))
+@pytest.mark.parametrize("body", ["y = x", "y = sum(range(10**12))"], ids=["idle", "busy"])
+def test_processes_end_with_their_server_whatever_it_dies_of(root: Path, body: str) -> None:
+    python(root, "m", code(body))
     script = (
         "import sys, time; from pathlib import Path; from septet.serving.core import Core; "
-        "from septet.wire.shm import Regions; "
+        "from septet.wire.shm import Regions; from septet.request import Request; import numpy as np; "
         f"core = Core([Path({str(root)!r})], regions=Regions()); core.start(); "
+        "core.submit(Request('m', {'x': np.zeros((1, 4), np.float32)}), print); time.sleep(0.3); "
         "import psutil; print(psutil.Process().children()[0].pid, flush=True); time.sleep(100)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        pid = int(server.stdout.readline())
+        pid = next(int(line) for line in server.stdout if line.strip().isdigit())
         server.kill()
     until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

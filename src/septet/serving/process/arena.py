@@ -65,5 +65,5 @@ class Arena:
             self.descriptor = -1
 
     def _remap(self) -> None:
-        self._map.close()
-        self._map = mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size)
+        before, self._map = self._map, mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size)
+        before.close()

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib.util
 import inspect
 import json
 import logging
 import os
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -249,6 +251,14 @@ def _end_with_parent(lifeline: int) -> None:
     os._exit(1)
 
 
+def _be_killed_with_parent(lifeline: int) -> None:
+    """Have the kernel see to that (Linux, fcntl(2), F_SETSIG): a model may keep all threads from running."""
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def _die_first() -> None:
     """Have the kernel, where memory runs out, end this process rather than the server, which starts it again."""
     with suppress(OSError):
@@ -259,6 +269,7 @@ def main(descriptors: Sequence[int]) -> None:
     """Serve the model that the server names over the first of its `descriptors`."""
     _die_first()
     channel, calls, inputs, outputs, lifeline = descriptors
+    _be_killed_with_parent(lifeline)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     child = Child(

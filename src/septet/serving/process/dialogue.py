@@ -54,10 +54,10 @@ class Dialogue:
     def ask(self, batch: Sequence[Pending], statistics: Statistics, begin: int) -> list[Asked]:
         """The requests of `batch`, which began at `begin`, as they are sent."""
         self._inputs.clear()
-        asked = [self._asked(pending, statistics, begin) for pending in batch]
+        asked = [self._asked(pending) for pending in batch]
         infer = monotonic_ns()
-        for each in asked:
-            self._open[each.number].infer = infer
+        for pending, each in zip(batch, asked, strict=True):
+            self._open[each.number] = _Open(pending, statistics, begin, infer)
         return asked
 
     def finish(self, end: Done | Failed, asked: Sequence[Asked]) -> None:
@@ -162,12 +162,11 @@ class Dialogue:
             if (opened := self._open.pop(number, None)) is not None:
                 fail([opened.pending], error, opened.statistics)
 
-    def _asked(self, pending: Pending, statistics: Statistics, begin: int) -> Asked:
-        request, number = pending.request, next(self._numbers)
-        self._open[number] = _Open(pending, statistics, begin, begin)
+    def _asked(self, pending: Pending) -> Asked:
+        request = pending.request
         timeout = request.parameters.get("timeout", 0)
         return Asked(
-            number,
+            next(self._numbers),
             request.model,
             pending.version,
             request.id,

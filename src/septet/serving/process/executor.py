@@ -207,7 +207,9 @@ class ProcessExecutor(Executor):
                 self._hear(flight, message)
         except ChannelClosed:
             self._fall(self._process.crashed)
-        except Nonsense:
+        except Exception as error:  # after which nobody knows where the next message begins
+            if not isinstance(error, Nonsense):
+                _LOG.exception("a model's process was not understood")
             self._fall(self._process.nonsense)
         else:
             flight.work += monotonic_ns() - begin
@@ -275,7 +277,10 @@ class ProcessExecutor(Executor):
         flight.over(error)
 
     def _beside(self, work: Callable[..., None], *given: object) -> None:
-        threading.Thread(target=work, args=given, name=f"septet-beside-{self.pid}", daemon=True).start()
+        try:
+            threading.Thread(target=work, args=given, name=f"septet-beside-{self.pid}", daemon=True).start()
+        except RuntimeError:  # no thread is left: better late than never
+            work(*given)
 
     # A decoupled model
 
