@@ -60,6 +60,8 @@ class OnnxEngine(Engine):
                     for stream in range(config.streams)
                 ]
             )
+        except ModelInvalid:
+            raise
         except Exception as error:
             raise ModelInvalid(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
 
@@ -128,6 +130,8 @@ def _cores(partition: Partition, stream: int, share: int) -> tuple[int, ...]:
 
 
 def _spec(value: Any) -> TensorSpec:
+    if value.type == "tensor(bfloat16)":
+        raise ModelInvalid(f"tensor '{value.name}': from Python, ONNX Runtime takes and gives no bfloat16")
     shape = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
     return TensorSpec(value.name, ONNX_DTYPES[value.type], shape)
 

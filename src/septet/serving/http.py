@@ -521,12 +521,17 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif now - self._since > limits.body_seconds + self._message_bytes / limits.body_rate:
             self.refuse(408, "the body took too long")
 
-    def drain(self) -> None:
-        """Hang up as soon as nothing is under way; answers from now on say that the connection closes."""
+    def part(self) -> None:
+        """Say with the next answer that the connection closes, and hang up after it."""
         self._draining = True
-        if self._waiting:
-            self._waiting[-1].keep = False
-        elif self._current is None:
+        last = self._current or (self._waiting[-1] if self._waiting else None)
+        if last is not None:
+            last.keep = False
+
+    def drain(self) -> None:
+        """Hang up as soon as nothing is under way."""
+        self.part()
+        if not self.busy:
             self._transport.close()
 
     @property

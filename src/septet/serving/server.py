@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import uvloop
 
@@ -22,7 +23,7 @@ from septet.errors import PortUnavailable
 from septet.serving.budget import SHARE, Budget
 from septet.serving.fallback import FallbackGrpc
 from septet.serving.grpc import Grpc, GrpcConnection, GrpcLimits
-from septet.serving.http import TEXT, Exchange, HttpConnection, HttpLimits
+from septet.serving.http import TEXT, Exchange, HttpConnection, HttpLimits, Router
 from septet.serving.mailbox import Mailbox
 from septet.serving.plane import Plane
 from septet.serving.routes import Routes
@@ -41,6 +42,9 @@ ARENAS = 2
 
 LAME_SECONDS, PARTING_SECONDS = 1.0, 1.0
 """How long a server that ends still tells newcomers so, and waits for clients to take their leave."""
+
+QUIET_SECONDS = 0.25
+"""After which no request is taken to be on its way."""
 
 YOUNG = 10_000
 """Objects after which new ones are looked through for cycles: requests under way are not, and have none."""
@@ -93,6 +97,7 @@ class Server:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: set[HttpConnection] = set()
+        self._parting = False
         self.budget = Budget(settings.held or int(SHARE * Cpu.detect().memory * 2**30))
 
     def run(self, started: Callable[[], None] = lambda: None) -> bool:
@@ -157,11 +162,7 @@ class Server:
         fallback: FallbackGrpc | None = None
         if http is not None:
             listeners.append(
-                await loop.create_server(
-                    lambda: HttpConnection(routes, self._connections, limits, scratch, self.budget),
-                    sock=http,
-                    backlog=BACKLOG,
-                )
+                await loop.create_server(partial(self._http, routes, limits, scratch), sock=http, backlog=BACKLOG)
             )
         if grpc is not None and self._settings.grpcio:
             grpc.close()
@@ -172,12 +173,16 @@ class Server:
         if metrics is not None:
             listeners.append(
                 await loop.create_server(
-                    lambda: HttpConnection(self._metrics, self._connections, limits, scratch, self.budget),
-                    sock=metrics,
-                    backlog=BACKLOG,
+                    partial(self._http, self._metrics, limits, scratch), sock=metrics, backlog=BACKLOG
                 )
             )
         return listeners, front, fallback
+
+    def _http(self, router: Router, limits: HttpLimits, scratch: memoryview) -> HttpConnection:
+        connection = HttpConnection(router, self._connections, limits, scratch, self.budget)
+        if self._parting:
+            connection.part()
+        return connection
 
     def _metrics(self, exchange: Exchange) -> None:
         path = exchange.url.partition(b"?")[0]
@@ -201,12 +206,17 @@ class Server:
     ) -> bool:
         """Let what is under way finish; whether all of it did.
 
-        At first the doors stay open, so that whoever asks is told that the server is not ready. Then they close,
-        HTTP's answers say that they are the last of their connection, and gRPC's clients are told to go away.
+        At first the doors stay open, so that whoever asks is told that the server is not ready, and HTTP's answers
+        say that they are the last of their connection. Then the doors close; connections on which nothing seems to
+        be on its way are hung up, and gRPC's clients are told to go away.
         """
-        await self._until(lambda: not self._busy(grpc), min(deadline, time.monotonic() + LAME_SECONDS))
+        self._parting = True
+        for connection in self._connections:
+            connection.part()
+        await self._quiet(grpc, min(deadline, time.monotonic() + LAME_SECONDS))
         for listener in listeners:
             listener.close()
+        await self._quiet(grpc, min(deadline, time.monotonic() + QUIET_SECONDS))
         for one in self._open(grpc):
             one.drain()
         finished = True
@@ -220,6 +230,20 @@ class Server:
             one.abort()
         await asyncio.sleep(0)
         return finished
+
+    async def _quiet(self, grpc: Grpc | None, end: float) -> None:
+        """Wait until nobody has asked anything for a while, who could, or the time is up: a client that has its
+        answer may have sent its next request already."""
+        since = time.monotonic()
+
+        def quiet() -> bool:
+            nonlocal since
+            if self._busy(grpc):
+                since = time.monotonic()
+                return False
+            return not self._connections or time.monotonic() - since > QUIET_SECONDS
+
+        await self._until(quiet, end)
 
     async def _until(self, done: Callable[[], bool], end: float) -> None:
         """Wait, a little at least, until `done` or the time is up."""

@@ -114,21 +114,21 @@ def test_onnx_data_outside_the_models_folder_is_refused(tmp_path: Path, open_: O
                 Core([tmp_path / "models"], regions=Regions()).start()
 
 
-def texts_file(path: Path) -> None:
-    """``x`` -> ``y``, the same texts [N, 2]."""
+def identity_file(path: Path, kind: int = TensorProto.STRING) -> None:
+    """``x`` [N, 2] -> ``y``, the same."""
     shape: list[str | int | None] = ["N", 2]
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "same",
-        [helper.make_tensor_value_info("x", TensorProto.STRING, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.STRING, shape)],
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", kind, shape)],
     )
     path.parent.mkdir(parents=True)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
 def test_texts_go_through_onnx_runtime_as_they_are(open_: Open, tmp_path: Path) -> None:
-    texts_file(tmp_path / "m" / "1" / "model.onnx")
+    identity_file(tmp_path / "m" / "1" / "model.onnx")
     delay = "preferred_batch_size: 3 max_queue_delay_microseconds: 100000"
     (tmp_path / "m" / "config.pbtxt").write_text(f'backend: "onnxruntime" dynamic_batching {{ {delay} }}')
     core, answers = open_(), Answers()
@@ -144,8 +144,14 @@ def test_texts_go_through_onnx_runtime_as_they_are(open_: Open, tmp_path: Path) 
     assert (error.status, "UTF-8" in str(error)) == (Status.INVALID_ARG, True)
 
 
+def test_onnx_runtime_says_that_it_takes_no_bfloat16(tmp_path: Path) -> None:
+    identity_file(tmp_path / "m" / "1" / "model.onnx", TensorProto.BFLOAT16)
+    with pytest.raises(LoadFailed, match="bfloat16"):
+        Core([tmp_path], regions=Regions()).start()
+
+
 def test_openvino_says_that_it_takes_no_texts(tmp_path: Path) -> None:
-    texts_file(tmp_path / "m" / "1" / "model.onnx")
+    identity_file(tmp_path / "m" / "1" / "model.onnx")
     (tmp_path / "m" / "config.pbtxt").write_text('backend: "openvino"')
     with pytest.raises(LoadFailed, match="texts"):
         Core([tmp_path], regions=Regions()).start()

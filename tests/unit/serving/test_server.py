@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import threading
 import time
 import urllib.error
@@ -21,6 +22,7 @@ import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
 from fake_plane import FREE, FakePlane, Running, Start
+from http_talk import answers, dial
 from septet.client import Client
 from septet.errors import PortUnavailable, Unreachable
 from septet.request import Request
@@ -116,6 +118,38 @@ def test_a_drain_says_not_ready_first_and_loses_nothing(start: Start, grpcio: bo
         time.sleep(0.01)
     with pytest.raises(urllib.error.URLError):
         get(running.http, "/v2/health/ready")
+
+
+def test_no_request_that_was_sent_is_lost_to_a_drain(start: Start) -> None:
+    running, lost, answered = start(exit_seconds=20.0), [0], [0]
+    body = b'{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1],"data":[1]}]}'
+    head = f"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    wire_ = head.encode() + body
+
+    def keep_asking() -> None:
+        with dial(running) as talk:
+            while ask_once(talk):
+                answered[0] += 1
+
+    def ask_once(talk: socket.socket) -> bool:
+        """Whether the connection stays for more."""
+        try:
+            talk.sendall(wire_)
+            ((status, headers, _),) = answers(talk)
+        except (OSError, IndexError):
+            lost[0] += 1
+            return False
+        assert status == 200
+        return headers.get("connection") != "close"
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    until(lambda: answered[0] > 200)
+    running.server.stop()
+    for thread in threads:
+        thread.join(20)
+    assert lost == [0]
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
