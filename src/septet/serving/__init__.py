@@ -31,5 +31,7 @@ refusals because a queue is full            in no counter                REJECTE
 queue without ``max_queue_size``            grows without bound          16,384 requests
 a Python model's process dies               ready, and stays dead        not ready, restarted
 memory of an unloaded model                 kept by the process          returned to the system
+text for an ONNX model that is no UTF-8     taken                        400, that request alone
+ONNX model with bfloat16 in or out          taken                        refused when it is loaded
 ==========================================  ===========================  ==============================
 """
