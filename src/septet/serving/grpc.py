@@ -387,24 +387,29 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _write(self, call: Call, request: Request, response: Response, then: Sender) -> None:
         """Write an answer, one of many elements beside the loop, and send it as `then` does, in its turn."""
-
-        def send(outcome: list[Buffer] | Exception) -> None:
-            if response.final:
-                call.requests.discard(request)
-            if isinstance(outcome, Exception):
-                self._refuse(call, request.id, outcome)
-            elif not call.over:
-                then(call, outcome)
-
-        work = partial(_outcome, partial(self._written, request, response))
         arrays = response.outputs.values()
         long = sum([array.nbytes for array in arrays if made_of_objects(array)]) > AT_ONCE
         if long and call.deflating is None:
             call.deflating = self._lane(call)
         if call.deflating is None:
-            send(work())
+            self._send_written(call, request, response, then, self._outcome(request, response))
         else:
-            call.deflating.run(Step(work, send, long=long))
+            send = partial(self._send_written, call, request, response, then)
+            call.deflating.run(Step(partial(self._outcome, request, response), send, long=long))
+
+    def _send_written(
+        self, call: Call, request: Request, response: Response, then: Sender, outcome: list[Buffer] | Exception
+    ) -> None:
+        """On the loop, with a response that was written, or what was wrong with it."""
+        if response.final:
+            call.requests.discard(request)
+        if isinstance(outcome, Exception):
+            self._refuse(call, request.id, outcome)
+        elif not call.over:
+            then(call, outcome)
+
+    def _outcome(self, request: Request, response: Response) -> list[Buffer] | Exception:
+        return _outcome(partial(self._written, request, response))
 
     def _written(self, request: Request, response: Response) -> list[Buffer]:
         if response.error is not None:

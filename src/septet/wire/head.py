@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,8 +98,7 @@ class Head:
         object.__setattr__(self, "viewed", all(tensor.viewed for tensor in self.inputs))
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A request whose head is read, and whose elements are not; `binary` answers are for outputs that say nothing.
 
     What reading the elements will take is known, and the model can be asked whether it takes such a request.
@@ -173,7 +173,7 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
         else:
             raise RequestInvalid(f"input '{tensor.name}' has no data")
         if len(part) == tensor.nbytes:
-            inputs[tensor.name] = np.frombuffer(part, tensor.dtype).reshape(tensor.shape)
+            inputs[tensor.name] = np.ndarray(tensor.shape, tensor.dtype, part)
         else:
             inputs[tensor.name] = array_of(part, tensor.dtype, tensor.shape, tensor.name)
     if used != len(raw):

@@ -51,12 +51,20 @@ LONGEST = 64 << 10
 """Bytes; a longer head is not remembered."""
 
 _heads = Memory()
+_begins, _begun = Memory(), Memory()
+"""Of messages that end with their only raw tensor: where it begins, by size, and by what is before it the head."""
 _outputs = Memory()
 _names = Memory()
 
 
 def read_request(message: Buffer) -> Draft:
     """The request in a ModelInferRequest. Raises `RequestInvalid`."""
+    size = len(message)
+    begin: int | None = _begins.get(size)
+    if begin is not None:
+        begun: Head | None = _begun.get((size, bytes(message[:begin])))
+        if begun is not None:
+            return Draft(begun, [memoryview(message)[begin:]])
     rest, raw = split(message, RAW_INPUT)
     short = len(rest) <= LONGEST
     head: Head | None = _heads.get((rest, bool(raw))) if short else None
@@ -64,7 +72,18 @@ def read_request(message: Buffer) -> Draft:
         head = _read_head(rest, bool(raw))
         if short and all(tensor.elements is None for tensor in head.inputs):
             _heads.keep((rest, bool(raw)), head)
+    if short and len(raw) == 1 and head.viewed and message[: len(rest)] == rest:
+        _learn(message, size - len(raw[0]), head)
     return Draft(head, raw)
+
+
+def _learn(message: Buffer, begin: int, head: Head) -> None:
+    """Remember what is said before the tensor that begins at `begin`, with which `message` ends."""
+    size = len(message)
+    if size not in _begins:
+        _begins.keep(size, begin)
+    if _begins[size] == begin:
+        _begun.keep((size, bytes(message[:begin])), head)
 
 
 def id_of(message: Buffer) -> str:

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from septet.errors import RequestInvalid, SeptetError
 from septet.request import Request, Response
 from septet.stubs import service_pb2
-from septet.tensor import to_raw
+from septet.tensor import KSERVE_DTYPES, Array, to_raw
 from septet.wire import contents, proto
 from septet.wire.shm import Regions
-from wire_strategies import requests, responses, same
+from wire_strategies import arrays, requests, responses, same
 
 NOTHING = Regions()
+FIXED = sorted(KSERVE_DTYPES.keys() - {"BYTES"})
 
 
 @settings(deadline=None)
@@ -215,3 +216,34 @@ def test_the_memory_of_heads_stays_small() -> None:
         request = Request("m", {"x": np.zeros(1, np.uint8)}, id=str(number))
         assert proto.read_request(b"".join(proto.write_request(request))).head.id == str(number)
     assert len(proto._heads) <= 256
+
+
+@settings(deadline=None)
+@given(arrays(FIXED), st.sampled_from(["", "seven"]), st.data())
+def test_a_message_that_came_before_says_the_same_of_other_elements(
+    array: Array, id_: str, data: st.DataObject
+) -> None:
+    whole = b"".join(proto.write_request(Request("m", {"x": array}, id=id_)))
+    proto.read_request(whole)
+    elements = data.draw(st.binary(min_size=array.nbytes, max_size=array.nbytes))
+    message = whole[: len(whole) - array.nbytes] + elements
+    for known in (message, memoryview(message), bytearray(message)):
+        got = proto.read_request(known).request(NOTHING)
+        assert (got.model, got.id) == ("m", id_)
+        assert (got.inputs["x"].dtype, got.inputs["x"].shape) == (array.dtype, array.shape)
+        assert got.inputs["x"].tobytes() == elements
+    for wrong in (message[:-1], message + b"\x00"):
+        with pytest.raises(RequestInvalid):
+            proto.read_request(wrong).request(NOTHING)
+
+
+def test_a_tensor_before_other_fields_is_found() -> None:
+    request = Request("m", {"x": np.arange(4, dtype=np.uint8)})
+    *head, raw = proto.write_request(request)
+    first = b"\x3a\x04" + bytes(raw)
+    whole = b"".join((*head, raw))
+    moved = first + whole[: -len(first)]
+    assert len(moved) == len(whole)
+    for _ in range(3):
+        for message in (whole, moved):
+            assert proto.read_request(message).request(NOTHING).inputs["x"].tolist() == [0, 1, 2, 3]
