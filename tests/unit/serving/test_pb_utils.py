@@ -19,6 +19,7 @@ from septet.serving.process.completion import ModelConfig
 from septet.serving.process.control import load_model, unload_model
 from septet.serving.process.messages import (
     Call,
+    Cancel,
     FromCaller,
     Load,
     NewMetric,
@@ -197,15 +198,16 @@ def test_what_takes_longer_than_its_execution_timeout_is_an_error(host: Callable
     assert "'slow' did not answer within" in str(request.exec(execution_timeout=1_000_000).error())
     answers = asyncio.run(request.async_exec(decoupled=True, execution_timeout=0))
     assert [answer.error().code() for answer in answers] == ["CANCELLED"]
-    until(lambda: len(asked.sent) == 2)
-    calls = [each.request.deadline for each in asked.sent if isinstance(each, Call)]
-    assert all(deadline and deadline < time.monotonic_ns() for deadline in calls)
+    until(lambda: len(asked.sent) == 4)
+    calls = [each for each in asked.sent if isinstance(each, Call)]
+    assert all(each.request.deadline and each.request.deadline < time.monotonic_ns() for each in calls)
+    assert [each for each in asked.sent if isinstance(each, Cancel)] == [Cancel(each.call) for each in calls]
 
 
 def test_a_model_is_asked_at_once_however_many_answers_are_wanted(host: Callable[..., Asked]) -> None:
     asked = host()
     InferenceRequest([], ["y"], "slow").exec(decoupled=True, execution_timeout=0)
-    until(lambda: len(asked.sent) == 1)
+    until(lambda: [type(each) for each in asked.sent] == [Call, Cancel])
 
 
 @pytest.mark.parametrize(

@@ -604,6 +604,28 @@ def test_the_last_of_many_answers_is_empty_where_the_model_ends_without_one(
     assert ask(open_(), "asker", {"x": row(1)}).error is None
 
 
+@pytest.mark.parametrize("end", ["answers.cancel()", "del answers"])
+def test_a_model_that_has_enough_answers_cancels_the_rest(open_: Open, root: Path, end: str) -> None:
+    waited_for = "takewhile(lambda index: not request.is_cancelled() and not time.sleep(0.01), count())"
+    endless = "import time\nfrom itertools import count, takewhile\n" + DECOUPLED.replace(
+        "range(int(x[0]))", waited_for
+    )
+    python(root, "endless", endless, REPEAT + "model_transaction_policy { decoupled: true }")
+    asking = f"""asked = pb_utils.InferenceRequest(
+            model_name="endless", requested_output_names=["x"],
+            inputs=[pb_utils.Tensor("n", np.array([1], np.int32))],
+        )
+        answers = asked.exec(decoupled=True)
+        seen = [pb_utils.get_output_tensor_by_name(next(answers), "x").as_numpy()[0] for _ in range(3)]
+        assert seen == [0, 1, 2]
+        {end}
+        y = x"""
+    python(root, "asker", code(asking))
+    core = open_()
+    assert ask(core, "asker", {"x": row(1)}).error is None
+    until(lambda: core.statistics("endless")[0]["inference_stats"]["success"]["count"] == 1)
+
+
 def test_a_model_has_others_loaded_and_unloaded(open_: Open, root: Path) -> None:
     onnx_file(root / "scale" / "1" / "model.onnx", 3)
     body = """pb_utils.load_model("scale", config='{"max_batch_size": 2}')

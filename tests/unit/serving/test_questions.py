@@ -34,7 +34,7 @@ def test_a_model_that_does_not_read_its_answers_holds_up_nobody() -> None:
     share = Share(Registry())
     ours, theirs = socket.socketpair()
     channel: Channel[ToCaller, object] = Channel(ours, object)
-    process = SimpleNamespace(answers=Outbox(channel, "answers"))
+    process = SimpleNamespace(answers=Outbox(channel, "answers"), calls={})
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(20)

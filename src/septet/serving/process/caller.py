@@ -8,6 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import monotonic_ns
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from septet.serving.process.messages import (
     Asked,
     Call,
     Called,
+    Cancel,
     FromCaller,
     Given,
     Load,
@@ -43,24 +45,36 @@ class Caller:
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
 
-    def call(self, request: Asked) -> Iterator[Given]:
-        """All responses of another model, the last an error where they take longer than the request's deadline.
+    def call(self, request: Asked) -> tuple[int, Iterator[Given]]:
+        """The call's number, and all responses of another model, the last an error where they take longer than the
+        request's deadline.
 
-        As in Triton the last is empty where the model ends with the final flag alone. Raises ChannelClosed.
+        As in Triton the last is empty where the model ends with the final flag alone. Raises ChannelClosed, also
+        while they come.
         """
         number, answers = self._ask(lambda number: Call(number, request))
+        return number, self._given(number, answers, request)
+
+    def _given(self, number: int, answers: queue.SimpleQueue[ToCaller | None], request: Asked) -> Iterator[Given]:
+        over = False
         try:
-            while True:
+            while not over:
                 answer = answers.get(timeout=_left(request))
                 if not isinstance(answer, Called):
                     raise ChannelClosed("the server is gone")
+                over = answer.final
                 yield answer.response
-                if answer.final:
-                    return
         except queue.Empty:
             yield Given([], {}, f"'{request.model}' did not answer within the execution timeout", "CANCELLED")
         finally:
             self._waiting.pop(number, None)
+            if not over:
+                self.cancel(number)
+
+    def cancel(self, number: int) -> None:
+        """Say that nobody waits for the answers to a call any more."""
+        with suppress(ChannelClosed):
+            self._channel.send(Cancel(number))
 
     def define(self, metric: NewMetric) -> str:
         """Have the server show a metric; why it does not, or empty. Raises ChannelClosed."""

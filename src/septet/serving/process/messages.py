@@ -136,6 +136,12 @@ class Call(msgspec.Struct, tag=True):
     request: Asked
 
 
+class Cancel(msgspec.Struct, tag=True):
+    """Nobody waits for the answers to a `Call` any more."""
+
+    call: int
+
+
 class Called(msgspec.Struct, tag=True):
     """An answer to a `Call`."""
 
@@ -219,7 +225,7 @@ class Finish(msgspec.Struct, tag=True):
 ToProcess: TypeAlias = Setup | Execute | Finish
 FromProcess: TypeAlias = Ready | Failed | Done | Sent
 ToCaller: TypeAlias = Called | Reply | Told
-FromCaller: TypeAlias = Call | Question | NewMetric | Update | ReadMetric | Load | Unload
+FromCaller: TypeAlias = Call | Cancel | Question | NewMetric | Update | ReadMetric | Load | Unload
 
 
 def pack(name: str, array: Array, arena: Arena | None) -> Packed:

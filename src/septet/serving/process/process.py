@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from septet.errors import InstanceCrashed, LoadFailed
+from septet.request import Request
 from septet.serving.process.arena import Arena
 from septet.serving.process.channel import Channel, ChannelClosed
 from septet.serving.process.messages import (
@@ -80,6 +81,8 @@ class Process:
         self.channel: Channel[ToProcess, FromProcess] = Channel(ours, FromProcess)
         self._calls: Channel[ToCaller, FromCaller] = Channel(our_calls, FromCaller)
         self.answers = Outbox(self._calls, f"septet-answers-{self.pid}")
+        self.calls: dict[int, Request] = {}
+        """What the model has asked others, and has no last answer to."""
         self._closing = threading.Lock()
         self._closed = False
         self._listener = threading.Thread(
@@ -183,6 +186,8 @@ class Process:
             while True:
                 on_question(self._calls.receive(), self)
         except ChannelClosed:
+            for request in list(self.calls.values()):
+                request.cancel()  # nobody waits for the answers any more
             on_death()
 
 

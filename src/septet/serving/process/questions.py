@@ -16,6 +16,7 @@ from septet.serving.process.messages import (
     Asked,
     Call,
     Called,
+    Cancel,
     FromCaller,
     Given,
     Load,
@@ -73,6 +74,9 @@ class Server:
         """Answer a question, now or when the other model does; `share` are the metrics of the process."""
         if isinstance(asked, Call):
             self._call(asked, process)
+        elif isinstance(asked, Cancel):
+            if (request := process.calls.get(asked.call)) is not None:
+                request.cancel()
         elif isinstance(asked, Question):
             yes = self.is_ready(asked.model, asked.version) if asked.model else cancelled(asked.number)
             process.answers.send(Reply(asked.call, yes))
@@ -88,6 +92,8 @@ class Server:
 
     def _call(self, call: Call, process: Process) -> None:
         def answer(response: Response) -> None:
+            if response.final:
+                process.calls.pop(call.call, None)
             process.answers.send(Called(call.call, _given(response), response.final))
 
         try:
@@ -95,6 +101,7 @@ class Server:
         except SeptetError as error:
             answer(Response(call.request.model, error=error))
         else:
+            process.calls[call.call] = request
             self.submit(request, answer)
 
     def _control(self, asked: Load | Unload, process: Process) -> None:

@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 from time import monotonic_ns
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from septet.serving.process.caller import Caller
 from septet.serving.process.channel import ChannelClosed
@@ -148,15 +147,17 @@ class InferenceRequest:
         error; so is a model that may answer many times, where one response is waited for.
         """
         deadline = None if execution_timeout < 0 else monotonic_ns() + int(execution_timeout)
-        answers = self._answers(deadline, once=not decoupled)
-        first = next(answers)
-        return chain([first], answers) if decoupled else first
+        answers = self._ask(deadline, once=not decoupled)
+        if not decoupled:
+            return next(answers)
+        answers.wait()
+        return answers
 
     async def async_exec(self, decoupled: bool = False, execution_timeout: int = -1) -> Any:
         """The same without holding up other coroutines."""
         return await asyncio.to_thread(self.exec, decoupled, execution_timeout)
 
-    def _answers(self, deadline: int | None, *, once: bool) -> Iterator[InferenceResponse]:
+    def _ask(self, deadline: int | None, *, once: bool) -> ResponseIterator:
         parameters = dict(self._parameters)
         if self._correlation:
             parameters["sequence_id"] = self._correlation
@@ -180,14 +181,44 @@ class InferenceRequest:
             raise TritonModelException(f"the request cannot be sent: {error}") from error
         asked.inputs = [pack(each.name(), each.as_numpy(), None) for each in self._inputs]
         try:
-            for given in HOST[0].caller.call(asked):
-                yield response_of(given)
+            number, answers = HOST[0].caller.call(asked)
         except ChannelClosed as error:
             raise TritonModelException("the server is gone") from error
+        return ResponseIterator(number, answers)
 
 
 def _is_cancelled(number: int) -> bool:
     return HOST[0].caller.cancelled(number)
+
+
+class ResponseIterator:
+    """The responses to a request of a model's own, as they come. Raises TritonModelException while it waits."""
+
+    def __init__(self, number: int, answers: Iterator[Given]) -> None:
+        self._number = number
+        self._answers = answers
+        self._first: InferenceResponse | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> InferenceResponse:
+        first, self._first = self._first, None
+        return first or self._next()
+
+    def wait(self) -> None:
+        """Wait for the first one."""
+        self._first = self._first or self._next()
+
+    def cancel(self) -> None:
+        """Say that nobody waits for the rest: the other model may stop, or not; what it gives still comes."""
+        HOST[0].caller.cancel(self._number)
+
+    def _next(self) -> InferenceResponse:
+        try:
+            return response_of(next(self._answers))
+        except ChannelClosed as error:
+            raise TritonModelException("the server is gone") from error
 
 
 def response_of(given: Given) -> InferenceResponse:
