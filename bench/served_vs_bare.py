@@ -7,7 +7,7 @@ Bare and the three ways over the wire run in turn, `--rounds` times; medians of 
 server have this machine's cores between them, so that a ratio says what everything but the engine takes from it.
 In Server a network at full size has too few queries in a probe for a search: one stall of a shared machine fails
 it. There the 99th percentile is measured at the same few rates for every side, in turn, and the highest rate is
-where a line through all of them meets the limit. The server is laid out as the bare engine is: by itself it knows
+where their medians meet the limit. The server is laid out as the bare engine is: by itself it knows
 of no limit, and takes what answers one query soonest, an instance of all cores, and batches that are worth it.
 Beside each figure: how many samples the server ran at once, and its CPU a sample. ResNet-50 is at full size, INT8,
 with seeded weights; the rest are the miniatures, in the lowest precision that this CPU computes in.
@@ -31,7 +31,8 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from scipy.stats import theilslopes
+import numpy as np
+from scipy.optimize import isotonic_regression
 
 import optimize
 from ledger import Row, parser_of, report
@@ -277,17 +278,17 @@ def tests_of(sides: dict[str, Side], bounds: Bounds, rounds: int) -> dict[str, l
 
 
 def met(tests: list[Seen], limit: float) -> Seen:
-    """Where the line through all tests, logarithmic over rates, meets `limit`; it is none of a rate that was not
-    tried: 0 where it lies above from the beginning.
+    """The rate at which the 99th percentile meets `limit`; it is none above those that were tried, and 0 where it
+    lies above from the beginning.
 
-    The line is Theil's and Sen's: of slopes and heights the median, so that a machine that stood still in a few
-    tests does not tilt it.
+    Between two rates it grows as a power of e, from one median to the next. A median that is lower than one before
+    it shares its mean with that: more load is no help, so a machine that stood still once too often is what it shows.
     """
-    rates = [seen.rate for seen in tests]
-    line = theilslopes([math.log(seen.p99 / limit) for seen in tests], rates, method="joint")
-    rate = min(float(-line.intercept / line.slope), max(rates)) if line.slope > 0 else max(rates)
+    rates = sorted({seen.rate for seen in tests})
+    heights = [math.log(statistics.median(seen.p99 for seen in tests if seen.rate == rate)) for rate in rates]
+    rate = float(np.interp(math.log(limit), isotonic_regression(heights).x, rates, left=0.0))
     batch, cpu = (statistics.median(getattr(seen, each) for seen in tests) for each in ("batch", "cpu"))
-    return Seen(rate if rate >= min(rates) else 0.0, batch, cpu)
+    return Seen(rate, batch, cpu)
 
 
 def latency_rows(name: str, tests: dict[str, list[Seen]]) -> list[Row]:
