@@ -282,7 +282,7 @@ def met(tests: list[Seen], limit: float) -> Seen:
     lies above from the beginning.
 
     Between two rates it grows as a power of e, from one median to the next. A median that is lower than one before
-    it shares its mean with that: more load is no help, so a machine that stood still once too often is what it shows.
+    shares its mean with that: more load is no help, so what it shows is a machine that stood still too often.
     """
     rates = sorted({seen.rate for seen in tests})
     heights = [math.log(statistics.median(seen.p99 for seen in tests if seen.rate == rate)) for rate in rates]

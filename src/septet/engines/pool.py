@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,32 +14,47 @@ Slot = TypeVar("Slot")
 
 
 class Pool(Generic[Slot]):
-    """Lends each of `slots` to one call at a time, in turn: as many calls as there are slots touch them all."""
+    """Lends each of `slots` to one call at a time: first each once, and from then on the one that was used last,
+    whose memory is still in the caches. So as many calls as there are slots touch them all."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._count = len(slots)
-        self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
+        self._untouched = list(reversed(slots))
+        self._free: list[Slot] = []
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._closing = threading.Lock()
         self._closed = False
-        for slot in slots:
-            self._free.put(slot)
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
         """A free slot, waited for. Raises EngineClosed."""
-        taken = self._free.get()
+        taken = self._take()
         try:
-            if taken is None:
-                raise EngineClosed("the engine is closed")
             yield taken
         finally:
-            self._free.put(taken)
+            with self._lock:
+                self._free.append(taken)
+                if self._waiting:
+                    self._changed.notify()
 
     def close(self) -> None:
         """Wait for the calls in progress, then let no more in. Closing twice is harmless."""
         with self._closing:
             if not self._closed:
                 for _ in range(self._count):
-                    self._free.get()
-                self._free.put(None)
-                self._closed = True
+                    self._take()
+                with self._lock:
+                    self._closed = True
+                    self._changed.notify_all()
+
+    def _take(self) -> Slot:
+        with self._lock:
+            while not (self._untouched or self._free or self._closed):
+                self._waiting += 1
+                self._changed.wait()
+                self._waiting -= 1
+            if self._closed:
+                raise EngineClosed("the engine is closed")
+            return (self._untouched or self._free).pop()
