@@ -67,18 +67,17 @@ class OnnxEngine(Engine):
 
     def infer(self, batch: Tensors) -> Tensors:
         self.check(batch)
+        if self._texts:
+            batch = {**batch, **{name: _decoded(name, batch[name]) for name in self._texts}}
         with self._pool.slot() as session:
             try:
                 return self._run(session, batch)
-            except TensorMismatch:
-                raise
             except Exception as error:
                 raise InferenceFailed(f"ONNX Runtime failed: {_first_line(error)}") from error
 
     def _run(self, session: ort.InferenceSession, batch: Tensors) -> Tensors:
         held = {name: np.ascontiguousarray(array) for name, array in batch.items()}
         if not (self._preset and self.batched):
-            held |= {name: _decoded(name, held[name]) for name in self._texts}
             arrays: list[Array] = session.run(self._names, held)
             return {name: _encoded(array) for name, array in zip(self._names, arrays, strict=True)}
         binding = session.io_binding()

@@ -391,11 +391,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
         long = sum([array.nbytes for array in arrays if made_of_objects(array)]) > AT_ONCE
         if long and call.deflating is None:
             call.deflating = self._lane(call)
+        work = partial(_outcome, partial(self._written, request, response))
+        send = partial(self._send_written, call, request, response, then)
         if call.deflating is None:
-            self._send_written(call, request, response, then, self._outcome(request, response))
+            send(work())
         else:
-            send = partial(self._send_written, call, request, response, then)
-            call.deflating.run(Step(partial(self._outcome, request, response), send, long=long))
+            call.deflating.run(Step(work, send, long=long))
 
     def _send_written(
         self, call: Call, request: Request, response: Response, then: Sender, outcome: list[Buffer] | Exception
@@ -407,9 +408,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._refuse(call, request.id, outcome)
         elif not call.over:
             then(call, outcome)
-
-    def _outcome(self, request: Request, response: Response) -> list[Buffer] | Exception:
-        return _outcome(partial(self._written, request, response))
 
     def _written(self, request: Request, response: Response) -> list[Buffer]:
         if response.error is not None:

@@ -121,8 +121,7 @@ class Exchange:
     def answer_known(self, chunks: list[Buffer]) -> None:
         """Answer with `chunks`, of which the first begins with an `opening`."""
         self.chunks = chunks
-        self.answered = True
-        self.connection.flush()
+        self.finish()
 
     def begin_stream(self, kind: str) -> None:
         """Answer with 200 and a body in chunks of unknown number."""

@@ -56,12 +56,12 @@ class Instance:
     @property
     def brief(self) -> bool:
         """Whether it has nothing to do, and would run some batches sooner than its thread is woken."""
-        return not self._turn.locked() and self.alive and self._executor.brief
+        return self._idle() and self.alive and self._executor.brief
 
     @property
     def away(self) -> bool:
         """Whether it has a batch, and whoever runs that will see to the next."""
-        return self._turn.locked()
+        return not self._idle()
 
     @property
     def side_by_side(self) -> bool:

@@ -127,7 +127,8 @@ class Routes:
         length = wire.header_length(exchange.headers.get(b"inference-header-content-length"), len(body))
         form = wire.known_form(model, version, body, length)
         if form is not None:
-            self._ask(exchange, form.request(body), form)
+            request = form.request(body)
+            self._ask(exchange, request, partial(self._answer_form, exchange, request, form))
         elif length == 0 and body:
             spec = self._plane.raw_input(model, version)
             shape = tuple([-1 if dim is None else dim for dim in spec.shape])
@@ -158,13 +159,10 @@ class Routes:
         task = self._loop.run_in_executor(self._executor, work)
         task.add_done_callback(partial(_go_on, exchange, then))
 
-    def _ask(self, exchange: Exchange, request: Request, form: Form) -> None:
-        self._ask_for(exchange, request, partial(self._answer_form, exchange, request, form))
-
     def _submit(self, exchange: Exchange, request: Request, *, binary: bool) -> None:
-        self._ask_for(exchange, request, partial(self._answer, exchange, request, binary))
+        self._ask(exchange, request, partial(self._answer, exchange, request, binary))
 
-    def _ask_for(self, exchange: Exchange, request: Request, taker: Taker) -> None:
+    def _ask(self, exchange: Exchange, request: Request, taker: Taker) -> None:
         request.once = True
         exchange.request = request
         exchange.body = b""

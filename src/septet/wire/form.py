@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from septet.request import Request, Response
+from septet.request import Request, Response, Wanted
 from septet.tensor import Buffer
 from septet.wire.head import Head
 from septet.wire.memory import Memory
 
 ANSWERS = 16
 """Kinds of answers to one form that are remembered."""
+
+
+def in_binary(place: Wanted | None, otherwise: bool) -> bool:
+    """Whether an output goes out in binary: as it was asked for, if it was, or as the whole request says."""
+    return otherwise if place is None or place.binary is None else place.binary
 
 
 @dataclass(slots=True, eq=False)
@@ -40,15 +45,12 @@ class Form:
         for tensor in head.inputs:
             self._places.append((tensor.name, tensor.shape, tensor.dtype, end))
             end += tensor.nbytes
-        views = all(tensor.size is not None and tensor.size == tensor.nbytes for tensor in head.inputs)
+        views = all(tensor.size == tensor.nbytes for tensor in head.inputs)
         views = views and len({tensor.name for tensor in head.inputs}) == len(head.inputs)
         here = all(wanted.region is None for wanted in head.wanted)
         self.size = end if views and here else -1
-        self.raw = here and all(
-            (self.binary if wanted.binary is None else wanted.binary) and not wanted.classes
-            for wanted in head.wanted
-        )
-        self.raw = self.raw and (self.binary or bool(head.wanted))
+        binary = all(in_binary(wanted, self.binary) for wanted in head.wanted or (None,))
+        self.raw = binary and here and not any(wanted.classes for wanted in head.wanted)
 
     def request(self, body: Buffer) -> Request:
         """The request in a `body` of this form and `size`."""

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import INTEGERS, SCHEDULING, Parameter, Region, Request, Wanted
-from septet.tensor import KSERVE_DTYPES, LENGTH, MAX_DIM, MAX_EXTENT, MAX_RANK, Array, Buffer, from_raw, size_of
+from septet.tensor import KSERVE_DTYPES, LENGTH, Array, Buffer, from_raw, size_of
 from septet.wire.shm import Regions
 
 ALLOWED_RESERVED = {"triton_enable_empty_final_response"}
@@ -51,10 +51,11 @@ class Input:
     """Of all elements, where a shape and a dtype of fixed size say so; otherwise less than 0."""
 
     def __post_init__(self) -> None:
-        fixed = self.dtype.kind != "O" and len(self.shape) <= MAX_RANK
-        fixed = fixed and all(0 <= dim <= MAX_DIM for dim in self.shape)
-        fixed = fixed and math.prod([dim or 1 for dim in self.shape]) <= MAX_EXTENT
-        object.__setattr__(self, "nbytes", math.prod(self.shape) * self.dtype.itemsize if fixed else -1)
+        nbytes = -1
+        if self.dtype.kind != "O":
+            with suppress(ValueError):
+                nbytes = size_of(self.shape) * self.dtype.itemsize
+        object.__setattr__(self, "nbytes", nbytes)
 
     @property
     def viewed(self) -> bool:

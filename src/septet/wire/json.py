@@ -19,7 +19,7 @@ import numpy as np
 from septet.errors import RequestInvalid
 from septet.request import Parameter, Region, Request, Response, Wanted
 from septet.tensor import KSERVE_NAMES, Array, Buffer, made_of_objects, objects, to_raw
-from septet.wire.form import Form
+from septet.wire.form import Form, in_binary
 from septet.wire.head import (
     LARGEST_HEAD,
     MOST_TENSORS,
@@ -280,12 +280,7 @@ def written(request: Request, response: Response, binary: bool) -> int:
 
 def _listed(place: Wanted | None, otherwise: bool) -> bool:
     """Whether an output goes out as a list."""
-    return (place is None or place.region is None) and not _binary(place, otherwise)
-
-
-def _binary(place: Wanted | None, otherwise: bool) -> bool:
-    """Whether an output goes out in binary: as it was asked for, if it was, or as the whole request says."""
-    return otherwise if place is None or place.binary is None else place.binary
+    return (place is None or place.region is None) and not in_binary(place, otherwise)
 
 
 def write_response(request: Request, response: Response, regions: Regions, binary: bool) -> Body:
@@ -301,7 +296,7 @@ def write_response(request: Request, response: Response, regions: Regions, binar
         if place is not None and place.region is not None:
             regions.write(place.region, to_raw(array))
             tensors.append(_tensor(name, array, {}))
-        elif _binary(place, binary):
+        elif in_binary(place, binary):
             raw = to_raw(array)
             tensors.append(_raw_tensor(name, array, len(raw)))
             raws.append(raw)

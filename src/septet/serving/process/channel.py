@@ -36,17 +36,20 @@ class Channel(Generic[Out, In]):
 
     def send(self, message: Out) -> None:
         """Send a message. Raises ChannelClosed."""
-        body = self._encoder.encode(message)
+        framed = self._framed(message)
         try:
             with self._sending:
-                self._socket.sendall(_LENGTH.pack(len(body)) + body)
+                self._socket.sendall(framed)
         except OSError as error:
             raise ChannelClosed(str(error)) from error
 
+    def _framed(self, message: Out) -> bytes:
+        body = self._encoder.encode(message)
+        return _LENGTH.pack(len(body)) + body
+
     def send_at_once(self, message: Out) -> bytes:
         """Send what goes of a message without waiting; what is left is for `send_rest`. Raises ChannelClosed."""
-        body = self._encoder.encode(message)
-        framed = _LENGTH.pack(len(body)) + body
+        framed = self._framed(message)
         try:
             with self._sending:
                 return framed[self._socket.send(framed, socket.MSG_DONTWAIT) :]
@@ -78,7 +81,7 @@ class Channel(Generic[Out, In]):
         messages: list[In] = []
         buffer, begin = self._buffer, 0
         while len(buffer) - begin >= _LENGTH.size:
-            [size] = _LENGTH.unpack_from(buffer, begin)
+            size = _size(buffer, begin)
             end = begin + _LENGTH.size + size
             if len(buffer) < end:
                 break
@@ -96,9 +99,7 @@ class Channel(Generic[Out, In]):
         try:
             if seconds != self._seconds:
                 self._limit(seconds)
-            [size] = _LENGTH.unpack(self._exactly(_LENGTH.size))
-            if size > _LARGEST:
-                raise ChannelClosed("a message of impossible length")
+            size = _size(self._exactly(_LENGTH.size))
             return self._decoder.decode(self._exactly(size))
         except BlockingIOError as error:
             raise TimeoutError(f"nothing came within {seconds} s") from error
@@ -129,3 +130,11 @@ class Channel(Generic[Out, In]):
         with suppress(OSError):  # the other side was quicker
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def _size(buffer: bytearray, begin: int = 0) -> int:
+    """The length of the message whose frame begins there. Raises ChannelClosed for one that cannot be."""
+    [size] = _LENGTH.unpack_from(buffer, begin)
+    if size > _LARGEST:
+        raise ChannelClosed("a message of impossible length")
+    return int(size)

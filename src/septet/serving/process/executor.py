@@ -36,7 +36,6 @@ from septet.serving.signature import Signature
 from septet.serving.statistics import Statistics
 
 _LOG = logging.getLogger("septet.serving")
-_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
