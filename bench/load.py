@@ -111,7 +111,7 @@ class HttpLoop(Loop):
         if self.missing == 0:
             if not self.tally.checked:
                 body = b"".join(self.parts)
-                self.tally.check(wire.read_response(body, self.json_size, Regions()).outputs["OUTPUT0"])
+                self.tally.check(wire.ResponseReader(Regions()).read(body, self.json_size).outputs["OUTPUT0"])
             self.parts, self.missing = [], -1
             self.done()
 

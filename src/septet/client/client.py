@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import math
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
 from septet.client.asker import Asker
+from septet.client.link import Link, left
 from septet.errors import Refused, Unreachable
-from septet.request import Parameter, Wanted
+from septet.request import Parameter, Response, Wanted
 from septet.tensor import Array
 from septet.wire.call import Call, Document
 from septet.wire.head import Placed
 from septet.wire.shared import Shared
 
 T = TypeVar("T")
-
-READ = 1 << 20
-"""Bytes asked of a socket at once."""
 
 
 class Client(Asker):
@@ -37,7 +35,7 @@ class Client(Asker):
     def __init__(self, url: str, *, seconds: float = 60.0) -> None:
         super().__init__(url, seconds)
         self._turn = threading.Lock()
-        self._socket: socket.socket | None = None
+        self._link: Link | None = None
         self._session = self._target.session()
 
     def infer(
@@ -55,6 +53,17 @@ class Client(Asker):
         """The outputs by name; `placed` are inputs, and some `outputs` may lie, in `shared` memory."""
         call = self._inference(model, inputs, outputs, version, request_id, parameters, placed, shared)
         return self._talk(call).outputs
+
+    def prepare(
+        self, model: str, placed: Mapping[str, Placed], outputs: Sequence[str | Wanted], shared: Shared
+    ) -> Call[Response]:
+        """An inference to `ask` again and again, whose inputs all lie in `shared` memory."""
+        return self._inference(model, {}, outputs, "", "", None, placed, shared)
+
+    def ask(self, call: Call[Response]) -> dict[str, Array]:
+        """The outputs of what was prepared, for the inputs that lie there now; threads must not ask it side by
+        side."""
+        return self._talk(call.anew()).outputs
 
     def live(self) -> bool:
         """Whether the server runs."""
@@ -118,35 +127,33 @@ class Client(Asker):
 
     def _hear(self) -> None:
         """Hear what came since the last call: a connection that was closed meanwhile carries no other."""
-        if self._socket is None:
+        if self._link is None:
             return
-        self._socket.settimeout(0)
-        try:
-            while data := self._socket.recv(READ):
+        with suppress(OSError):
+            while self._link.waiting():
+                data = self._link.receive(math.inf)
+                if not data:
+                    break
                 self._session.receive(data)
-        except BlockingIOError:
-            if self._session.usable:
-                return
-        except OSError:
-            pass
+            else:
+                if self._session.usable:
+                    return
         self._hang_up()
 
     def _exchange(self, call: Call[T], end: float) -> None:
         """Have `call` answered, or fail."""
-        if self._socket is None:
-            self._socket, self._session = self._dial(end), self._target.session()
-        if self._seconds is not None:
-            call.timeout = _left(end)
+        if self._link is None:
+            self._link, self._session = self._dial(end), self._target.session()
+        call.timeout = left(end)
         try:
             self._session.begin(call)
-            self._send(end)
+            self._send(self._link, end)
             while not call.done:
-                self._socket.settimeout(_left(end))
-                data = self._socket.recv(READ)
+                data = self._link.receive(end)
                 if not data:
                     raise EOFError
                 self._session.receive(data)
-                self._send(end)
+                self._send(self._link, end)
         except TimeoutError:
             raise
         except (OSError, EOFError):
@@ -154,30 +161,23 @@ class Client(Asker):
         if not self._session.usable:
             self._hang_up()
 
-    def _dial(self, end: float) -> socket.socket:
+    def _dial(self, end: float) -> Link:
         try:
-            made = socket.create_connection((self._target.host, self._target.port), _left(end))
+            return Link(self._target.host, self._target.port, end)
+        except TimeoutError:
+            raise
         except OSError as error:
             raise Unreachable(f"{self._target.address}: {error.strerror or error}") from None
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return made
 
-    def _send(self, end: float) -> None:
-        assert self._socket is not None
+    def _send(self, link: Link, end: float) -> None:
         chunks = self._session.take()
-        if not chunks:
-            return
-        self._socket.settimeout(_left(end))
-        if sum(map(len, chunks)) <= READ // 16:
-            chunks = [b"".join(chunks)]
-        for chunk in chunks:
-            if len(chunk):
-                self._socket.sendall(chunk)
+        if chunks:
+            link.send(chunks, end)
 
     def _hang_up(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
     def close(self) -> None:
         """Give the connection back, after the call that is under way; the next call makes a new one."""
@@ -191,8 +191,3 @@ class Client(Asker):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _left(end: float) -> float | None:
-    """Seconds until `end`, a little at least; ``None`` for ever."""
-    return None if end == math.inf else max(0.001, end - time.monotonic())

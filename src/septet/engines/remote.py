@@ -16,14 +16,18 @@ from septet.devices.device import Partition
 from septet.engines.engine import Engine
 from septet.engines.pool import Pool
 from septet.errors import EngineUnavailable, FetchError, InferenceFailed, Refused, UsageError
-from septet.request import Wanted
+from septet.request import Response, Wanted
 from septet.tensor import Array, Tensors, TensorSpec
-from septet.wire.call import Document
+from septet.wire.call import Call, Document
 from septet.wire.head import Placed, dtype_of
+from septet.wire.memory import Memory
 from septet.wire.shared import Shared
 
 SHARED = "+shm"
 """How the scheme of an address ends where tensors go through shared memory."""
+
+SMALL = 1 << 16
+"""Bytes of an output up to which sending it is cheaper than two more trips into shared memory."""
 
 Specs = tuple[TensorSpec, ...]
 
@@ -77,14 +81,14 @@ class RemoteEngine(Engine):
     def infer(self, batch: Tensors) -> Tensors:
         self.check(batch)
         size = len(next(iter(batch.values())))
-        most = self._largest or size
+        most = self._largest or max(size, 1)
         sent = {
             own.name: _as(batch[own.name], own, wire) for own, wire in zip(self.inputs, self._taken, strict=True)
         }
         with self._pool.slot() as line:
             parts = [
                 line.infer({name: array[begin : begin + most] for name, array in sent.items()}, self._given)
-                for begin in range(0, size, most)
+                for begin in range(0, size or 1, most)
             ]
         found = parts[0]
         if len(parts) > 1:
@@ -107,6 +111,7 @@ class Line:
         self._model = model
         self._shares = shares
         self._shared: Shared | None = None
+        self._calls = Memory()
 
     def infer(self, batch: Tensors, outputs: Specs) -> Tensors:
         """One request. Raises InferenceFailed."""
@@ -118,9 +123,10 @@ class Line:
             raise InferenceFailed(f"{self._model}: {error}") from error
 
     def _infer_shared(self, batch: Tensors, outputs: Specs) -> Tensors:
-        """Inputs, and outputs whose size is known beforehand, go through shared memory."""
+        """Inputs go through shared memory, and outputs which are large and whose size is known beforehand."""
         size = len(next(iter(batch.values())))
         room = {spec.name: spec.empty(size).nbytes for spec in outputs if spec.batched}
+        room = {name: nbytes for name, nbytes in room.items() if nbytes > SMALL}
         shared = self._memory(
             sum(_whole(array.nbytes) for array in batch.values()) + sum(map(_whole, room.values()))
         )
@@ -128,11 +134,17 @@ class Line:
         placed: dict[str, Placed] = {name: shared.put(array) for name, array in batch.items()}
         wanted = [shared.leave(spec.name, room[spec.name]) if spec.name in room else Wanted(spec.name)
                   for spec in outputs]  # fmt: skip
-        return self.client.infer(self._model, {}, outputs=wanted, placed=placed, shared=shared)
+        asked = (*placed.values(), *wanted)
+        call: Call[Response] | None = self._calls.get(asked)
+        if call is None:
+            call = self.client.prepare(self._model, placed, wanted, shared)
+            self._calls.keep(asked, call)
+        return self.client.ask(call)
 
     def _memory(self, size: int) -> Shared:
         if self._shared is None or self._shared.size < size:
             self._forget()
+            self._calls.clear()
             self._shared = self.client.share(1 << max(size - 1, 4_095).bit_length())
         return self._shared
 

@@ -72,7 +72,8 @@ class QueuedTarget(PredictorTarget):
         self._batch = batch
         self._fail = fail
         self._waiting = Waiting()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle: list[threading.Lock] = []
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"target-{n}") for n in range(workers)]
         for thread in self._threads:
@@ -81,25 +82,39 @@ class QueuedTarget(PredictorTarget):
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
         lengths = self._library.lengths(indices)
-        with self._changed:
+        with self._lock:
             self._waiting.add(ids, indices, lengths)
-            self._changed.notify(1 if len(ids) <= self._batch else len(self._threads))
+            self._wake(1 if len(ids) <= self._batch else len(self._threads))
+
+    def _wake(self, most: int) -> None:
+        """Wake the `most` workers, if so many are idle, that were busy last: theirs is still in the caches."""
+        for bell in self._idle[: -most - 1 : -1]:
+            bell.release()
+        del self._idle[-most:]
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._wake(len(self._threads))
         for thread in self._threads:
             thread.join()
 
     def _work(self) -> None:
+        bell = threading.Lock()
+        bell.acquire()
         try:
-            while taken := self._take():
+            while taken := self._take(bell):
                 self.answer(*taken)
         except BaseException as error:
             self._fail(error)
 
-    def _take(self) -> tuple[list[int], list[int]] | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            return self._waiting.take(self._batch) if self._waiting else None
+    def _take(self, bell: threading.Lock) -> tuple[list[int], list[int]] | None:
+        """What is next, waited for until `bell` is rung; ``None`` at the end."""
+        while True:
+            with self._lock:
+                if self._waiting:
+                    return self._waiting.take(self._batch)
+                if self._closed:
+                    return None
+                self._idle.append(bell)
+            bell.acquire()

@@ -127,7 +127,7 @@ class Routes:
         length = wire.header_length(exchange.headers.get(b"inference-header-content-length"), len(body))
         form = wire.known_form(model, version, body, length)
         if form is not None:
-            request = form.request(body)
+            request = form.request(body, self._plane.regions)
             self._ask(exchange, request, partial(self._answer_form, exchange, request, form))
         elif length == 0 and body:
             spec = self._plane.raw_input(model, version)

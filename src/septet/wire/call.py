@@ -121,11 +121,12 @@ class HttpAsks:
 
     def infer(self, request: Request, placed: Mapping[str, Placed], regions: Regions) -> Call[Response]:
         body = json.write_request(request, placed)
+        reader = json.ResponseReader(regions, request.wanted)
         version = f"/versions/{quote(request.version, safe='')}" if request.version else ""
         path = f"/v2/models/{quote(request.model, safe='')}{version}/infer"
 
         def read(got: Answered) -> Response:
-            return json.read_response(got.body, got.length, regions, request.wanted)
+            return reader.read(got.body, got.length)
 
         return Call("POST", path, body.chunks, read, body.length, idempotent=False)
 

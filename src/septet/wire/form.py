@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from septet.request import Request, Response, Wanted
-from septet.tensor import Buffer
+from septet.request import Region, Request, Response, Wanted
+from septet.tensor import Array, Buffer
 from septet.wire.head import Head
 from septet.wire.memory import Memory
+from septet.wire.shm import Regions
 
 ANSWERS = 16
 """Kinds of answers to one form that are remembered."""
@@ -33,29 +34,36 @@ class Form:
     binary: bool
     length: int
     size: int = field(init=False)
-    """Bytes of a body of which every tensor is a view, the document included; -1 where they are none."""
+    """Bytes of a body that has every tensor which is in no region, the document included; -1 where a tensor is no
+    view of it, or of what its region holds."""
     raw: bool = field(init=False)
     """Whether all outputs go out in binary as the model gives them."""
     beginnings: Memory = field(default_factory=lambda: Memory(ANSWERS))
     """What answers begin with, by `kind`."""
-    _places: list[tuple[str, tuple[int, ...], np.dtype[np.generic], int]] = field(default_factory=list)
+    _places: list[tuple[str, tuple[int, ...], np.dtype[np.generic], int | Region]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         head, end = self.head, self.length
         for tensor in head.inputs:
-            self._places.append((tensor.name, tensor.shape, tensor.dtype, end))
-            end += tensor.nbytes
-        views = all(tensor.size == tensor.nbytes for tensor in head.inputs)
+            self._places.append((tensor.name, tensor.shape, tensor.dtype, tensor.region or end))
+            end += 0 if tensor.region else tensor.nbytes
+        sizes = [tensor.region.size if tensor.region else tensor.size for tensor in head.inputs]
+        views = sizes == [tensor.nbytes for tensor in head.inputs]
         views = views and len({tensor.name for tensor in head.inputs}) == len(head.inputs)
         here = all(wanted.region is None for wanted in head.wanted)
         self.size = end if views and here else -1
         binary = all(in_binary(wanted, self.binary) for wanted in head.wanted or (None,))
         self.raw = binary and here and not any(wanted.classes for wanted in head.wanted)
 
-    def request(self, body: Buffer) -> Request:
-        """The request in a `body` of this form and `size`."""
+    def request(self, body: Buffer, regions: Regions) -> Request:
+        """The request in a `body` of this form and `size`. Raises the errors of `Regions.read`."""
         head = self.head
-        inputs = {name: np.ndarray(shape, dtype, body, place) for name, shape, dtype, place in self._places}
+        inputs: dict[str, Array] = {}
+        for name, shape, dtype, place in self._places:
+            if isinstance(place, Region):
+                inputs[name] = np.ndarray(shape, dtype, regions.read(place))
+            else:
+                inputs[name] = np.ndarray(shape, dtype, body, place)
         request = Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
         request.likeness = head
         return request

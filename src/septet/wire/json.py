@@ -363,15 +363,31 @@ def write_request(request: Request, placed: Mapping[str, Placed] | None = None) 
     return Body([text, *raws], len(text) if raws else None)
 
 
-def read_response(body: Buffer, length: int, regions: Regions, wanted: Sequence[Wanted] = ()) -> Response:
-    """The response in `body`, whose first `length` bytes are JSON.
+class ResponseReader:
+    """Reads the answers to a request whose outputs are `wanted`, some of them perhaps in `regions`.
 
-    Outputs that were `wanted` in regions are read from there.
+    Where an answer's document is the last one's, byte for byte, and short, it is not parsed again.
     """
-    view = memoryview(body)
-    document = _decode(_response, view[:length], "response JSON")
-    places = {one.name: one.region for one in wanted}
-    outputs = [_read_output(tensor, places.get(tensor.name), regions) for tensor in document.outputs]
-    head = Head(document.model_name, document.model_version, document.id, outputs)
-    bound = bind(head, _cut(outputs, view, length), regions)
-    return Response(bound.model, bound.version, bound.id, bound.inputs, document.parameters)
+
+    def __init__(self, regions: Regions, wanted: Sequence[Wanted] = ()) -> None:
+        self._regions = regions
+        self._wanted = wanted
+        self._text: bytes | None = None
+        self._head = Head("", "", "", ())
+
+    def read(self, body: Buffer, length: int) -> Response:
+        """The response in `body`, whose first `length` bytes are JSON. Raises `RequestInvalid`."""
+        view = memoryview(body)
+        text = bytes(view[:length]) if length <= LONGEST else None
+        if text is None or text != self._text:
+            self._text = None
+            self._head = self._parsed(view[:length])
+            self._text = text
+        bound = bind(self._head, _cut(self._head.inputs, view, length), self._regions)
+        return Response(bound.model, bound.version, bound.id, bound.inputs, dict(self._head.parameters))
+
+    def _parsed(self, text: Buffer) -> Head:
+        document = _decode(_response, text, "response JSON")
+        places = {one.name: one.region for one in self._wanted}
+        outputs = [_read_output(tensor, places.get(tensor.name), self._regions) for tensor in document.outputs]
+        return Head(document.model_name, document.model_version, document.id, outputs, (), document.parameters)

@@ -79,6 +79,24 @@ def test_refusals_have_words_and_status(url: str) -> None:
         assert client.live()
 
 
+def test_what_was_prepared_is_asked_again_and_again(url: str) -> None:
+    """With the inputs that lie in shared memory then, also after a connection that was lost and a refusal."""
+    with Client(url) as client:
+        shared = client.share(1000)
+        placed = {"INPUT0": shared.put(np.zeros(5, np.float32))}
+        call = client.prepare("identity", placed, ["OUTPUT0"], shared)
+        for number in range(4):
+            shared.clear()
+            shared.put(np.full(5, number, np.float32))
+            assert client.ask(call)["OUTPUT0"].tolist() == [number] * 5
+            if number == 1:
+                client.close()
+        client.unshare(shared)
+        for _ in range(2):
+            with pytest.raises(Refused, match="Unable to find shared memory region"):
+                client.ask(call)
+
+
 def test_shared_memory(url: str, running: Running) -> None:
     before = set(FOLDER.iterdir())
     array = np.arange(1000, dtype=np.int64)
@@ -108,8 +126,8 @@ def test_shared_memory(url: str, running: Running) -> None:
 def test_a_connection_that_was_closed_is_made_anew(url: str, running: Running) -> None:
     with Client(url) as client:
         assert client.live()
-        assert client._socket is not None
-        client._socket.shutdown(2)
+        assert client._link is not None
+        client._link._socket.shutdown(2)
         outputs = client.infer("identity", {"INPUT0": ARRAYS[0]})
         np.testing.assert_array_equal(outputs["OUTPUT0"], ARRAYS[0])
 
@@ -188,7 +206,7 @@ def test_an_interrupted_call_leaves_nothing_for_the_next(url: str, monkeypatch: 
         monkeypatch.setattr(client._session, "receive", interrupt)
         with pytest.raises(KeyboardInterrupt):
             client.infer("identity", {"INPUT0": ARRAYS[0]})
-        assert client._socket is None, "its answer is still to come there"
+        assert client._link is None, "its answer is still to come there"
         np.testing.assert_array_equal(client.infer("identity", {"INPUT0": ARRAYS[1]})["OUTPUT0"], ARRAYS[1])
 
 

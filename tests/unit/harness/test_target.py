@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,3 +80,44 @@ def test_queries_of_like_length_are_answered_together(counter: Counter) -> None:
     assert answered(counter, [[one] for one in samples], 4) == dict(enumerate(samples))
     assert (3, 201) in counter.shapes  # the first batch may have begun before the others came: it is of 50s
     assert sum(rows for rows, longest in counter.shapes if longest <= 51) == 3
+
+
+class Gate(Predictor):
+    """Notes which thread answers, and answers once `go` is released."""
+
+    def __init__(self) -> None:
+        self.go = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
+        self.threads: list[int] = []
+
+    def __call__(self, batch: Tensors) -> Rows:
+        self.threads.append(threading.get_ident())
+        self.begun.release()
+        assert self.go.acquire(timeout=10)
+        return batch["x"]
+
+    def close(self) -> None: ...
+
+
+def test_of_idle_workers_the_one_that_was_busy_last_is_woken() -> None:
+    gate, library = Gate(), Library(NullWorkload("mini"))
+    library.load(range(8))
+    done = threading.Semaphore(0)
+    failures: list[BaseException] = []
+    target = QueuedTarget(
+        gate, library, lambda ids, rows: done.release(), workers=4, batch=1, fail=failures.append
+    )
+    for number in range(4):
+        target.issue([number], [number])
+    assert all(gate.begun.acquire(timeout=10) for _ in range(4))
+    assert len(set(gate.threads)) == 4
+    gate.go.release(4)
+    assert all(done.acquire(timeout=10) for _ in range(4))
+    for number in range(4, 8):
+        time.sleep(0.05)  # the worker that has completed waits again
+        target.issue([number], [number])
+        gate.go.release()
+        assert done.acquire(timeout=10)
+    target.close()
+    assert not failures
+    assert len(set(gate.threads[4:])) == 1

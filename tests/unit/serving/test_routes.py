@@ -71,7 +71,7 @@ def read(answer: tuple[int, dict[str, str], bytes]) -> tuple[str, dict[str, Arra
         body = gzip.decompress(body)
     length = headers.get("inference-header-content-length")
     assert headers["content-type"] == ("application/json" if length is None else "application/octet-stream")
-    response = wire.read_response(body, int(length or len(body)), Regions())
+    response = wire.ResponseReader(Regions()).read(body, int(length or len(body)))
     return response.id, response.outputs
 
 

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from septet.errors import RegionUnknown
 from septet.request import Region, Request, Response, Wanted
 from septet.tensor import objects
 from septet.wire import json as wire
 from septet.wire.form import ANSWERS, Form
+from septet.wire.head import Placed
+from septet.wire.shared import Shared
 from septet.wire.shm import Regions
 from wire_strategies import requests, same
 
@@ -45,7 +48,7 @@ def test_a_request_of_a_known_form_is_what_it_was_before(request: Request, data:
     for other in (body, body[:length] + tail, bytearray(body), memoryview(body)):
         again = wire.known_form("m", "", other, length)
         assert again is form
-        got, draft = form.request(other), wire.read_request("m", "", other, length)
+        got, draft = form.request(other, NOTHING), wire.read_request("m", "", other, length)
         expected = draft.request(NOTHING)
         assert draft.binary == form.binary
         for field in ("model", "version", "id", "wanted", "parameters", "likeness"):
@@ -65,8 +68,48 @@ def test_a_request_of_a_known_form_is_what_it_was_before(request: Request, data:
         Request("m", {"x": objects([b"a", b"b"], (2,))}),
     ],
 )
-def test_what_is_in_regions_or_of_no_fixed_size_has_no_form(request_: Request) -> None:
+def test_what_is_to_go_to_regions_or_of_no_fixed_size_has_no_form(request_: Request) -> None:
     assert form_of(request_) is None
+
+
+def placed(shared: Shared, size: int) -> tuple[bytes, int]:
+    """The body, read once, of a request whose input ``x`` is in `shared`, said to be `size` bytes, and whose input
+    ``w`` lies behind the document; and that document's length."""
+    place = Placed(Region(shared.name, 0, size), X.dtype, X.shape)
+    body = wire.write_request(Request("m", {"w": X}), {"x": place})
+    assert body.length is not None
+    whole = b"".join(body.chunks)
+    wire.read_request("m", "", whole, body.length)
+    return whole, body.length
+
+
+def test_of_a_known_form_what_lies_in_regions_is_read_anew() -> None:
+    shared = Shared(24)
+    try:
+        body, length = placed(shared, X.nbytes)
+        form = wire.known_form("m", "", body, length)
+        assert form is not None
+        for factor in (1, 2):
+            shared.clear()
+            shared.put(factor * X)
+            inputs = form.request(body, shared.regions).inputs
+            assert list(inputs) == ["w", "x"]
+            np.testing.assert_array_equal(inputs["w"], X)
+            np.testing.assert_array_equal(inputs["x"], factor * X)
+        shared.regions.unregister(shared.name)
+        with pytest.raises(RegionUnknown):
+            form.request(body, shared.regions)
+    finally:
+        shared.close()
+
+
+@pytest.mark.parametrize("size", [0, 23, 25])
+def test_a_region_of_another_size_than_the_tensor_has_no_form(size: int) -> None:
+    shared = Shared(100)
+    try:
+        assert wire.known_form("m", "", *placed(shared, size)) is None
+    finally:
+        shared.close()
 
 
 def test_tensors_of_one_name_have_no_form() -> None:

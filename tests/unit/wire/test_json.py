@@ -69,10 +69,36 @@ def test_requests_cross_whole(request: Request) -> None:
 def test_responses_cross_whole_in_binary(response: Response) -> None:
     body = wire.write_response(Request("model", {}), response, NOTHING, True)
     whole = b"".join(body.chunks)
-    back = wire.read_response(whole, len(whole) if body.length is None else body.length, NOTHING)
+    back = wire.ResponseReader(NOTHING).read(whole, len(whole) if body.length is None else body.length)
     assert (back.model, back.version, back.id) == (response.model, response.version, response.id)
     assert back.parameters == response.parameters
     assert all(same(back.outputs[name], array) for name, array in response.outputs.items())
+
+
+@settings(deadline=None)
+@given(st.lists(responses(), min_size=1, max_size=4), st.data())
+def test_a_reader_of_many_responses_takes_each_for_itself(some: list[Response], data: st.DataObject) -> None:
+    """Also where a document comes again with other elements behind it, and after one that is none."""
+    reader = wire.ResponseReader(NOTHING)
+    for response in data.draw(st.lists(st.sampled_from(some), min_size=2, max_size=6)):
+        body = wire.write_response(Request("model", {}), response, NOTHING, True)
+        whole = b"".join(body.chunks)
+        length = len(whole) if body.length is None else body.length
+        fixed = all(array.dtype.kind != "O" for array in response.outputs.values())
+        tail = bytes(reversed(whole[length:])) if fixed and data.draw(st.booleans()) else whole[length:]
+        got = reader.read(whole[:length] + tail, length)
+        expected = wire.ResponseReader(NOTHING).read(whole[:length] + tail, length)
+        assert (got.model, got.version, got.id) == (expected.model, expected.version, expected.id)
+        assert got.parameters == expected.parameters
+        assert list(got.outputs) == list(expected.outputs)
+        assert all(same(got.outputs[name], array) for name, array in expected.outputs.items())
+        got.parameters["p"] = 1  # what its caller does to it is no other's
+        got.outputs["o"] = np.zeros(1)
+        if data.draw(st.booleans()):
+            with pytest.raises(RequestInvalid):
+                reader.read(whole[:length] + tail + b"x", length)
+            with pytest.raises(RequestInvalid):
+                reader.read(b"{", 1)
 
 
 @settings(deadline=None)
