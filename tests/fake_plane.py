@@ -75,6 +75,7 @@ class FakePlane:
         if request.once and request.model in ("repeat", "endless"):
             answer(Response(request.model, error=Unsupported(f"'{request.model}' {DECOUPLED}")))
             return
+        request.fetch()
         self.requests.append(request)
         threading.Thread(target=self._run, args=(request, answer), daemon=True).start()
 

@@ -67,6 +67,9 @@ class Request:
     likeness: object = None
     """What it shares with requests whose tensors have the same names, dtypes and shapes, if there is such a thing:
     of these, one need be checked."""
+    lying: dict[str, Callable[[], Array]] | None = None
+    """How inputs are read that still lie in shared memory. What stands for them in `inputs` is of their dtype and
+    shape, and of no use beyond that."""
     keeps: object = None
     """What is to live as long as the request: a server's count of the bytes that it holds."""
     _cancelled: bool = field(default=False, init=False)
@@ -75,6 +78,12 @@ class Request:
     def cancelled(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self._cancelled or (self.part_of is not None and self.part_of.cancelled)
+
+    def fetch(self) -> None:
+        """Read what still lies in shared memory. Raises RegionInvalid where it is not there any more."""
+        while self.lying:
+            name, read = self.lying.popitem()
+            self.inputs[name] = read()
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: what has not begun to run never will."""

@@ -78,6 +78,7 @@ class Ensemble(Served):
         if misfit := self.misfit:
             raise ModelNotReady(f"ensemble '{self.name}' does not fit its models: {misfit}")
         size = self.signature.check(request)
+        request.fetch()
         with self._changed:
             if self._stopping:
                 raise Stopping(f"model '{self.name}' takes no more requests")

@@ -63,7 +63,7 @@ class Executor(ABC):
 
 
 class EngineExecutor(Executor):
-    """An engine in this process: the batch's tensors are joined, run at once, and cut again."""
+    """An engine in this process: the batch's tensors are fetched, joined, run at once, and cut again."""
 
     def __init__(self, engine: Engine, gather: Gather) -> None:
         self._engine = engine
@@ -81,6 +81,9 @@ class EngineExecutor(Executor):
 
     def execute(self, batch: list[Pending], statistics: Statistics) -> None:
         begin = monotonic_ns()
+        batch = fetched(batch, statistics)
+        if not batch:
+            return
         try:
             inputs = self._gather.join(batch)
             infer = monotonic_ns()
@@ -117,6 +120,17 @@ def fail(batch: list[Pending], error: SeptetError, statistics: Statistics) -> No
         if not pending.answered:
             statistics.failed(pending, error)
             pending.fail(error)
+
+
+def fetched(batch: list[Pending], statistics: Statistics) -> list[Pending]:
+    """`batch` with all inputs read that still lay in shared memory; whose are not there any more is answered."""
+    lying = [pending for pending in batch if pending.request.lying]
+    for pending in lying:
+        try:
+            pending.request.fetch()
+        except SeptetError as error:
+            fail([pending], error, statistics)
+    return [pending for pending in batch if not pending.answered] if lying else batch
 
 
 def drop_cancelled(batch: list[Pending], statistics: Statistics) -> list[Pending]:

@@ -195,6 +195,7 @@ class Loader:
             return self._processes(source, config, folder, ENGINE_FILE)
         first = iter([engine])
         served = Served(config, folder.name, Signature(config), self._expiry)
+        served.fetches = True
         gather = Gather(config, served.signature)
 
         def opener(share: Partition) -> Open:

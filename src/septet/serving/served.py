@@ -32,6 +32,8 @@ class Served:
         self.labels: dict[str, tuple[str, ...]] = {}
         self.load_seconds = 0.0
         self._broken = ""
+        self.fetches = False
+        """Whether what runs its batches fetches by itself what still lies in shared memory."""
         self._checked = Memory()
         self._keyed = config.dynamic_batching is not None and not signature.uniform
 
@@ -48,6 +50,8 @@ class Served:
             raise Unsupported(f"'{self.name}' {DECOUPLED}")
         about: tuple[int, Hashable] | None = self._checked.get(request.likeness)
         size, key = about or self._check(request)
+        if not self.fetches:
+            request.fetch()
         pending = Pending(request, answer, self.version, size, key)
         try:
             self.scheduler.enqueue(pending, rouse=attend)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from septet.request import Region, Request, Response, Wanted
+from septet.request import Request, Response, Wanted
 from septet.tensor import Array, Buffer
-from septet.wire.head import Head
+from septet.wire.head import Head, Input, reader_of
 from septet.wire.memory import Memory
 from septet.wire.shm import Regions
 
@@ -40,12 +41,13 @@ class Form:
     """Whether all outputs go out in binary as the model gives them."""
     beginnings: Memory = field(default_factory=lambda: Memory(ANSWERS))
     """What answers begin with, by `kind`."""
-    _places: list[tuple[str, tuple[int, ...], np.dtype[np.generic], int | Region]] = field(default_factory=list)
+    _places: list[tuple[Input, int, Array | None]] = field(default_factory=list)
+    """Of each tensor, where it begins in a body, or else what stands for it until it is read."""
 
     def __post_init__(self) -> None:
         head, end = self.head, self.length
         for tensor in head.inputs:
-            self._places.append((tensor.name, tensor.shape, tensor.dtype, tensor.region or end))
+            self._places.append((tensor, end, tensor.hollow() if tensor.stays else None))
             end += 0 if tensor.region else tensor.nbytes
         sizes = [tensor.region.size if tensor.region else tensor.size for tensor in head.inputs]
         views = sizes == [tensor.nbytes for tensor in head.inputs]
@@ -59,13 +61,18 @@ class Form:
         """The request in a `body` of this form and `size`. Raises the errors of `Regions.read`."""
         head = self.head
         inputs: dict[str, Array] = {}
-        for name, shape, dtype, place in self._places:
-            if isinstance(place, Region):
-                inputs[name] = np.ndarray(shape, dtype, regions.read(place))
+        lying: dict[str, Callable[[], Array]] = {}
+        for tensor, place, hollow in self._places:
+            if hollow is not None:
+                inputs[tensor.name] = hollow
+                lying[tensor.name] = reader_of(tensor, regions)
+            elif tensor.region is not None:
+                inputs[tensor.name] = np.ndarray(tensor.shape, tensor.dtype, regions.read(tensor.region))
             else:
-                inputs[name] = np.ndarray(shape, dtype, body, place)
+                inputs[tensor.name] = np.ndarray(tensor.shape, tensor.dtype, body, place)
         request = Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
         request.likeness = head
+        request.lying = lying
         return request
 
     def kind(self, response: Response) -> tuple[object, ...] | None:

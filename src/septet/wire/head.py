@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,10 @@ LARGEST_HEAD = 1 << 20
 
 AT_ONCE = 256 << 10
 """Bytes; where reading or writing elements takes more beside the message, it is done beside the event loop."""
+
+LATER = 1 << 16
+"""Bytes of a tensor in a region from which on it is not read before it is needed: on the way to the thread that
+needs it, it would pass through the caches of two more."""
 
 OBJECT = 64
 """Bytes, about, that a short BYTES element takes in memory, beside its place in the array."""
@@ -61,6 +66,11 @@ class Input:
     def viewed(self) -> bool:
         """Whether the tensor will be a view of the message, or of what is read from a region."""
         return self.elements is None and self.dtype.kind != "O"
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is read from its region only where it is needed, not where it arrives."""
+        return self.region is not None and self.region.size == self.nbytes >= LATER
 
     def room(self, size: int) -> int:
         """Bytes that reading takes beside the tensor's own `size` bytes.
@@ -160,12 +170,17 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
     Raises `RequestInvalid` where number or sizes do not fit, and the errors of `Regions.read`.
     """
     inputs: dict[str, Array] = {}
+    lying: dict[str, Callable[[], Array]] = {}
     used = 0
     for tensor in head.inputs:
         if tensor.name in inputs:
             raise RequestInvalid(f"input '{tensor.name}' is given twice")
         if tensor.elements is not None:
             inputs[tensor.name] = tensor.elements()
+            continue
+        if tensor.region is not None and tensor.stays:
+            inputs[tensor.name] = tensor.hollow()
+            lying[tensor.name] = reader_of(tensor, regions)
             continue
         if tensor.region is not None:
             part: Buffer = regions.read(tensor.region)
@@ -182,7 +197,18 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
     wanted = tuple([_held(one, regions) for one in head.wanted]) if head.wanted else ()
     request = Request(head.model, inputs, head.version, head.id, wanted, dict(head.parameters))
     request.likeness = head if head.viewed else None
+    request.lying = lying
     return request
+
+
+def reader_of(tensor: Input, regions: Regions) -> Callable[[], Array]:
+    """What reads `tensor` from its region, which is held. Raises the errors of `Regions.hold`."""
+    assert tensor.region is not None
+    return partial(_read, regions, regions.hold(tensor.region), tensor.dtype, tensor.shape)
+
+
+def _read(regions: Regions, region: Region, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Array:
+    return np.ndarray(shape, dtype, regions.read(region))
 
 
 def _held(wanted: Wanted, regions: Regions) -> Wanted:

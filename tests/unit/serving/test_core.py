@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server without its doors: what it serves, what it refuses, and what survives a fault."""
 
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from septet.errors import (
     ModelNotReady,
     ModelUnknown,
     QueueFull,
+    RegionInvalid,
     RequestInvalid,
     SeptetError,
     Stopping,
@@ -28,14 +30,16 @@ from septet.errors import (
     UsageError,
     VersionUnknown,
 )
-from septet.request import Request, Response
+from septet.request import Region, Request, Response
 from septet.serving import brevity
 from septet.serving.backends import open_engine
 from septet.serving.core import Core
 from septet.serving.loader import Loader, Source
 from septet.serving.served import Served
 from septet.tensor import Array
-from septet.wire.shm import Regions
+from septet.wire.head import Head, Input, bind
+from septet.wire.shared import Shared
+from septet.wire.shm import FOLDER, Regions
 from serving_made import IDENTITY, Answers, ask, model, onnx_file, row, until
 
 Open = Callable[..., Core]
@@ -797,3 +801,84 @@ def test_nothing_is_loaded_or_unloaded_once_the_server_ends(open_: Open, root: P
     with pytest.raises(Stopping):
         core.unload("scale", False)
     assert core.index(True) == []
+
+
+ROWS = 8192
+"""Of four float32 each: what is so large is not read from shared memory before it is needed."""
+
+DOUBLE = """
+import triton_python_backend_utils as utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        xs = [utils.get_input_tensor_by_name(each, "x").as_numpy() for each in requests]
+        return [utils.InferenceResponse([utils.Tensor("y", 2 * x)]) for x in xs]
+"""
+
+ISOLATED = 'parameters { key: "isolation" value { string_value: "process" } }'
+
+ENSEMBLE = f"""
+platform: "ensemble"
+max_batch_size: {ROWS}
+input {{ name: "x" data_type: TYPE_FP32 dims: 4 }}
+output {{ name: "y" data_type: TYPE_FP32 dims: 4 }}
+ensemble_scheduling {{
+  step {{ model_name: "engine" input_map {{ key: "x" value: "x" }} output_map {{ key: "y" value: "y" }} }}
+}}
+"""
+
+
+def doublers(root: Path) -> None:
+    """Models of every kind that double ``x``."""
+    batched = f"max_batch_size: {2 * ROWS} "
+    tensors = IDENTITY[IDENTITY.index("input") :]
+    for name, more in (("engine", "dynamic_batching { }"), ("apart", ISOLATED)):
+        model(root, name, batched + more)
+        onnx_file(root / name / "1" / "model.onnx")
+    model(root, "python", f'backend: "python" {batched} {tensors}', {"1/model.py": DOUBLE})
+    model(root, "ensemble", ENSEMBLE)
+
+
+def lying(shared: Shared, name: str) -> Request:
+    """A request to `name` whose ``x`` is at the begin of `shared`, and not read yet."""
+    tensor = Input("x", np.dtype(np.float32), (ROWS, 4), region=Region(shared.name, 0, 16 * ROWS))
+    request = bind(Head(name, "", "", [tensor]), [], shared.regions)
+    assert request.lying
+    return request
+
+
+@pytest.mark.parametrize("name", ["engine", "apart", "python", "ensemble"])
+def test_what_lies_in_shared_memory_is_fetched_whatever_runs_it(open_: Open, root: Path, name: str) -> None:
+    doublers(root)
+    core, shared = open_(), Shared(16 * ROWS)
+    try:
+        for number in range(3):
+            shared.clear()
+            shared.put(row(number, ROWS))
+            answers = Answers()
+            core.submit(lying(shared, name), answers)
+            np.testing.assert_array_equal(answers.wait()[0].outputs["y"], row(2 * number, ROWS))
+    finally:
+        shared.close()
+
+
+@pytest.mark.parametrize("name", ["engine", "apart", "python", "ensemble"])
+def test_of_a_batch_only_who_took_their_memory_away_fails(open_: Open, root: Path, name: str) -> None:
+    doublers(root)
+    core, kept, gone = open_(), Shared(16 * ROWS), Shared(16 * ROWS)
+    try:
+        kept.put(row(3, ROWS))
+        requests = [lying(kept, name), lying(gone, name), lying(kept, name)]
+        kept.regions.unregister()  # who is under way has it still
+        os.truncate(FOLDER / gone.name, 10)
+        answers = [Answers() for _ in requests]
+        core.submit_all(list(zip(requests, answers, strict=True)))
+        first, second, third = [answer.wait()[0] for answer in answers]
+        assert isinstance(second.error, RegionInvalid)
+        for response in (first, third):
+            np.testing.assert_array_equal(response.outputs["y"], row(6, ROWS))
+        stats = core.statistics(name)[0]["inference_stats"]
+        assert int(stats["success"]["count"]) == 2
+    finally:
+        kept.close()
+        gone.close()

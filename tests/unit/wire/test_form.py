@@ -13,7 +13,7 @@ from septet.request import Region, Request, Response, Wanted
 from septet.tensor import objects
 from septet.wire import json as wire
 from septet.wire.form import ANSWERS, Form
-from septet.wire.head import Placed
+from septet.wire.head import LATER, Placed
 from septet.wire.shared import Shared
 from septet.wire.shm import Regions
 from wire_strategies import requests, same
@@ -101,6 +101,37 @@ def test_of_a_known_form_what_lies_in_regions_is_read_anew() -> None:
             form.request(body, shared.regions)
     finally:
         shared.close()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_large_and_lies_in_a_region_is_read_when_it_is_fetched(known: bool) -> None:
+    """And from where it lay when the request came."""
+    large = np.arange(LATER // 4, dtype=np.float32)
+    shared, other = Shared(large.nbytes), Shared(large.nbytes)
+    try:
+        body = wire.write_request(Request("m", {}), {"x": shared.put(large)})
+        whole = b"".join(body.chunks)
+        draft = wire.read_request("m", "", whole, len(whole))
+        form = wire.known_form("m", "", whole, len(whole))
+        assert form is not None
+        request = form.request(whole, shared.regions) if known else draft.request(shared.regions)
+        stands = request.inputs["x"]
+        assert (stands.dtype, stands.shape, stands.nbytes) == (large.dtype, large.shape, large.nbytes)
+        shared.clear()
+        shared.put(large + 1)
+        shared.regions.unregister(shared.name)
+        shared.regions.register(shared.name, other.key, 0, other.size)
+        request.fetch()
+        request.fetch()
+        np.testing.assert_array_equal(request.inputs["x"], large + 1)
+        shared.regions.unregister(shared.name)
+        with pytest.raises(RegionUnknown):
+            form.request(whole, shared.regions)
+        with pytest.raises(RegionUnknown):
+            draft.request(shared.regions)
+    finally:
+        shared.close()
+        other.close()
 
 
 @pytest.mark.parametrize("size", [0, 23, 25])
