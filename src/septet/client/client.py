@@ -63,7 +63,10 @@ class Client(Asker):
     def ask(self, call: Call[Response]) -> dict[str, Array]:
         """The outputs of what was prepared, for the inputs that lie there now; threads must not ask it side by
         side."""
-        return self._talk(call.anew()).outputs
+        try:
+            return self._talk(call.anew()).outputs
+        finally:
+            call.anew()  # what is kept to be asked again keeps no answer
 
     def live(self) -> bool:
         """Whether the server runs."""

@@ -24,7 +24,7 @@ class Link:
     `send` and `receive` raise TimeoutError, and OSError where the connection is lost."""
 
     def __init__(self, host: str, port: int, end: float) -> None:
-        self._socket = socket.create_connection((host, port), left(end))
+        self._socket = _connected(host, port, end)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)  # the system is asked to wait only where there is something to wait for
         self._read = READ
@@ -61,6 +61,21 @@ class Link:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+
+def _connected(host: str, port: int, end: float) -> socket.socket:
+    """A connection to whichever of the host's addresses takes it first, all of them tried before `end`."""
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(left(end))
+            made.connect(address)
+            return made
+        except OSError as error:
+            made.close()
+            failure = error
+    raise failure
 
 
 def _wait(ready: select.poll, end: float) -> None:

@@ -384,6 +384,7 @@ class ResponseReader:
             self._head = self._parsed(view[:length])
             self._text = text
         bound = bind(self._head, _cut(self._head.inputs, view, length), self._regions)
+        bound.fetch()
         return Response(bound.model, bound.version, bound.id, bound.inputs, dict(self._head.parameters))
 
     def _parsed(self, text: Buffer) -> Head:

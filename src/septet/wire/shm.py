@@ -156,9 +156,12 @@ class Regions:
         return HeldRegion(region.name, region.offset, region.size, entry)
 
     def read(self, region: Region) -> memoryview:
-        """A copy of the bytes of `region`; raises `RegionUnknown` or `RegionInvalid`."""
+        """A copy of the bytes of `region`. Raises `RegionUnknown`, `RegionInvalid`, and `Overloaded` without memory."""
         entry, start = self._locate(region)
-        buffer = np.empty(region.size, np.uint8).data
+        try:
+            buffer = np.empty(region.size, np.uint8).data
+        except MemoryError:
+            raise Overloaded(f"shared memory region '{region.name}': no memory for {region.size} bytes") from None
         done = 0
         while done < region.size:
             count = os.preadv(entry.memory.descriptor, [buffer[done:]], start + done)

@@ -89,6 +89,7 @@ def test_what_was_prepared_is_asked_again_and_again(url: str) -> None:
             shared.clear()
             shared.put(np.full(5, number, np.float32))
             assert client.ask(call)["OUTPUT0"].tolist() == [number] * 5
+            assert call.answer is None, "it is kept, and would keep each answer"
             if number == 1:
                 client.close()
         client.unshare(shared)

@@ -120,3 +120,21 @@ def test_what_nobody_listens_to_is_told() -> None:
         Link(host, port, math.inf)
     with pytest.raises(TimeoutError):
         Link(host, port, time.monotonic() - 1)
+
+
+def test_all_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes a connection whose listener has no room for another."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        host, port = listener.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex((host, port))
+        [found] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: [found] * 50)
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            Link(host, port, soon())
+        assert time.monotonic() - begin < 5
+        for filler in fillers:
+            filler.close()

@@ -201,3 +201,20 @@ def test_few_beginnings_are_kept() -> None:
     for number in range(10 * ANSWERS):
         form.beginnings.keep(number, b"")
         assert len(form.beginnings) <= ANSWERS
+
+
+def test_an_answer_from_a_region_that_nobody_named_is_read_or_refused() -> None:
+    """Whatever its size: an answer is taken whole."""
+    shared = Shared(2 * LATER)
+    try:
+        large = np.arange(LATER // 4, dtype=np.float32)
+        place = shared.put(large)
+        parameters = f'"shared_memory_region":"{shared.name}","shared_memory_byte_size":{place.region.size}'
+        tensor = f'{{"name":"y","datatype":"FP32","shape":[{large.size}],"parameters":{{{parameters}}}}}'
+        text = f'{{"model_name":"m","model_version":"1","outputs":[{tensor}]}}'.encode()
+        got = wire.ResponseReader(shared.regions).read(text, len(text))
+        np.testing.assert_array_equal(got.outputs["y"], large)
+        with pytest.raises(RegionUnknown):
+            wire.ResponseReader(Regions()).read(text, len(text))
+    finally:
+        shared.close()

@@ -9,6 +9,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from septet.errors import Overloaded, RegionExists, RegionInvalid, RegionUnknown, SeptetError
@@ -213,3 +214,14 @@ def test_descriptors_that_ran_out_are_said(file: Path, monkeypatch: pytest.Monke
 def descriptors() -> int:
     """How many this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_region_for_which_there_is_no_memory_is_refused(
+    regions: Regions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "empty", none)
+    with pytest.raises(Overloaded, match="no memory for 80 bytes"):
+        regions.read(Region("r", 0, 80))
