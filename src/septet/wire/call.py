@@ -285,9 +285,14 @@ class HttpSession:
     def receive(self, data: bytes) -> list[Call[Any]]:
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._usable = False
-            return self.end(RequestInvalid(f"{self._address} does not speak HTTP/1.1"))
+            if error.__context__ is not None and not isinstance(error.__context__, Exception):
+                raise error.__context__ from None  # an interrupt, which the parser took for a fault of ours
+            return self._ended() + self.end(RequestInvalid(f"{self._address} does not speak HTTP/1.1"))
+        return self._ended()
+
+    def _ended(self) -> list[Call[Any]]:
         done, self._done = self._done, []
         return done
 
@@ -305,17 +310,18 @@ class HttpSession:
         status = self._parser.get_status_code()
         if status < 200:
             return
-        call, self._call = self._call, None
+        call = self._call
         self._usable = self._parser.should_keep_alive()
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         if call is None:
             self._usable = False
-        elif status == 200:
+            return
+        if status == 200:
             call.answer = Answered(body, json.header_length(self._length, len(body)))
-            self._done.append(call)
         else:
             call.failure = Refused(_words(body), HTTP_STATUSES.get(status, Status.UNKNOWN))
-            self._done.append(call)
+        self._call = None
+        self._done.append(call)
 
     def take(self) -> list[Buffer]:
         out, self._out = self._out, []

@@ -156,7 +156,7 @@ class Regions:
         return HeldRegion(region.name, region.offset, region.size, entry)
 
     def read(self, region: Region) -> memoryview:
-        """A copy of the bytes of `region`. Raises `RegionUnknown`, `RegionInvalid`, and `Overloaded` without memory."""
+        """A copy of the bytes of `region`; raises `RegionUnknown`, `RegionInvalid` or `Overloaded` (no memory)."""
         entry, start = self._locate(region)
         try:
             buffer = np.empty(region.size, np.uint8).data
