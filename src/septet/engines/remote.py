@@ -27,8 +27,8 @@ SHARED = "+shm"
 """How the scheme of an address ends where tensors go through shared memory."""
 
 SMALL = 1 << 16
-"""Bytes of an output up to which sending it is cheaper than two more trips into shared memory; where its size is not
-known beforehand, it is sent too."""
+"""Bytes of an output up to which sending it is cheaper than two more trips into shared memory. One of a size that
+is not known beforehand is sent, too."""
 
 Specs = tuple[TensorSpec, ...]
 

@@ -149,6 +149,7 @@ class Exchange:
     def finish(self) -> None:
         """All that is to be said has been."""
         self.answered = True
+        self.body = b""  # whoever still knows of the exchange needs no body any more
         self.connection.flush()
 
 

@@ -257,12 +257,14 @@ def _beginning(body: wire.Body) -> bytes:
 
 def _go_on(exchange: Exchange, then: Callable[[Exchange, Result], None], task: asyncio.Future[Result]) -> None:
     """On the loop, with what was done beside it."""
-    try:
-        result = task.result()
-        if not exchange.answered:
-            then(exchange, result)
-    except Exception as error:
+    error = task.exception()
+    if error is not None:
         refuse(exchange, error)
+    elif not exchange.answered:
+        try:
+            then(exchange, task.result())
+        except Exception as fault:
+            refuse(exchange, fault)
 
 
 def _handled(handler: Handler, plane: Plane, names: Names, body: Buffer) -> bytes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import gzip
 import json
 import resource
@@ -24,7 +25,7 @@ from fake_plane import Running, Start
 from http_talk import answers, dial
 from septet.errors import RequestInvalid
 from septet.request import Request, Response
-from septet.serving import generate, routes
+from septet.serving import generate, http, routes
 from septet.serving.http import HttpLimits
 from septet.wire import head as drafts
 from septet.wire import json as wire
@@ -840,3 +841,42 @@ def test_a_client_that_leaves_a_stream_ends_its_request(running: Running) -> Non
         assert not running.plane.requests[0].cancelled
     assert running.plane.cancelled.wait(5)
     assert still_serves(running)
+
+
+BLANKS = b" " * (1 << 20)
+ONE = b'{"inputs":[{"name":"INPUT0","shape":[1],"datatype":"FP32","data":[1%b]}]}'
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{" + BLANKS, 400), (BLANKS + ONE % b"", 400), (ONE % BLANKS, 200), (ONE % (b",2" + BLANKS), 400)],
+    ids=["cut", "too much", "right", "too many"],
+)
+def test_what_was_answered_is_let_go_without_a_collection(
+    running: Running, body: bytes, status: int, packed: bool
+) -> None:
+    """Collections look for circles once in many thousands of objects, and a few bodies fill a server."""
+    wire_ = gzip.compress(body, 1) if packed else body
+    headers = ["Content-Encoding: gzip"] if packed else []
+    gc.collect()
+    gc.disable()
+    try:
+        assert ask(running, post("/v2/models/identity/infer", wire_, *headers))[0][0] == status
+        until(lambda: not any(type(each) in (http.Exchange, http.HttpConnection) for each in gc.get_objects()))
+    finally:
+        gc.enable()
+
+
+def test_an_unforeseen_fault_holds_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(wire, "read_request", fault)
+    gc.collect()
+    gc.disable()
+    try:
+        assert ask(running, post("/v2/models/identity/infer", ONE % BLANKS))[0][0] == 500
+        until(lambda: not any(type(each) in (http.Exchange, http.HttpConnection) for each in gc.get_objects()))
+    finally:
+        gc.enable()
