@@ -260,6 +260,7 @@ def test_a_port_in_use(repository: Path) -> None:
         (["--model-repository=.", "--load-model=x"], "explicit"),
         (["--model-repository=.", "--model-control-mode=sometimes"], "sometimes"),
         (["--model-repository=.", "--http-port=99999"], "99999"),
+        (["--model-repository=.", "--exit-timeout-secs=nan"], "nan is no time"),
         (["--model-repository=.", "--no-such-flag"], "no-such-flag"),
     ],
 )

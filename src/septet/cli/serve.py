@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,19 @@ from septet.workloads.entry import repository_of, served_name
 from septet.workloads.workload import Asked, Size, workload_class
 
 log = logging.getLogger("septet.cli")
+
+
+class Seconds(click.FloatRange):
+    """A time: 0 or more, and what is longer than eleven days is eleven days."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1_000_000, clamp=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value} is no time", param, ctx)
+        return seconds
 
 
 class Level(click.ParamType[int]):
@@ -50,7 +64,7 @@ def _repository_of(network: str, size: Size) -> tuple[Path, ...]:
               help="Whether models are loaded at start, as files change, or on request.")  # fmt: skip
 @click.option("--load-model", "startup", multiple=True, metavar="NAME",
               help="Load at start in mode explicit; may be given again; * is every model.")  # fmt: skip
-@click.option("--repository-poll-secs", "poll_seconds", type=click.FloatRange(0, clamp=True), default=15.0,
+@click.option("--repository-poll-secs", "poll_seconds", type=Seconds(), default=15.0,
               show_default=True, help="How often files are looked at in mode poll; 0 is never.")  # fmt: skip
 @click.option("--disable-auto-complete-config", is_flag=True,
               help="Take configurations as they are, without filling gaps from the model.")  # fmt: skip
@@ -60,7 +74,7 @@ def _repository_of(network: str, size: Size) -> tuple[Path, ...]:
 @click.option("--strict-model-config", **_switch(False), hidden=True)
 @click.option("--strict-readiness", **_switch(True), help="Ready only when every model is.")
 @click.option("--exit-on-error", **_switch(True), help="End when a model cannot be loaded at start.")
-@click.option("--exit-timeout-secs", type=click.FloatRange(0, clamp=True), default=30.0, show_default=True,
+@click.option("--exit-timeout-secs", type=Seconds(), default=30.0, show_default=True,
               help="How long requests under way may take to finish at the end.")  # fmt: skip
 @click.option("--model-load-thread-count", type=click.IntRange(1, clamp=True), default=4, show_default=True,
               help="Models loaded side by side.")  # fmt: skip

@@ -30,6 +30,8 @@ from septet.serving.routes import Routes
 
 log = logging.getLogger("septet.serving")
 
+DOORS = ("HTTP", "gRPC", "metrics")
+
 BACKLOG = 4096
 SCRATCH = 32 << 10
 """Bytes read at once, of anything but a long body."""
@@ -103,7 +105,8 @@ class Server:
     def run(self, started: Callable[[], None] = lambda: None) -> bool:
         """Serve until SIGTERM, SIGINT or `stop`; whether all that was under way was finished in time.
 
-        `started` is called once the ports answer.
+        `started` is called once the ports answer. Raises PortUnavailable, with the plane closed, where another
+        server has begun to listen on one of them meanwhile.
         """
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._serve(started))
@@ -120,6 +123,11 @@ class Server:
         self._watch_signals(loop, stopping)
         executor = ThreadPoolExecutor(THREADS, "septet-door")
         mailbox = Mailbox(loop, self._plane)
+        try:
+            self._begin_to_listen()
+        except PortUnavailable:
+            self._plane.close(0)
+            raise
         listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
         sweeper = asyncio.create_task(self._sweep(grpc))
         gc.freeze()  # what is there now stays: collections need not look at it again
@@ -149,6 +157,18 @@ class Server:
                 loop.add_signal_handler(number, stop)
         except (ValueError, RuntimeError):  # not on the main thread, which alone takes signals: `stop` is the way
             pass
+
+    def _begin_to_listen(self) -> None:
+        """Until now the ports were only bound: others may have bound them too, and listened first."""
+        settings = self._settings
+        for bound, address, what in zip(
+            self._sockets, (settings.http, settings.grpc, settings.metrics), DOORS, strict=True
+        ):
+            try:
+                if bound is not None:
+                    bound.listen(BACKLOG)
+            except OSError as error:
+                raise PortUnavailable(f"cannot listen for {what} on {address}: {error.strerror}") from None
 
     async def _listen(
         self, loop: asyncio.AbstractEventLoop, mailbox: Mailbox, executor: ThreadPoolExecutor
@@ -280,10 +300,11 @@ def _bound_all(settings: Settings) -> list[socket.socket | None]:
     """The sockets of HTTP, gRPC and metrics; all or none."""
     made: list[socket.socket | None] = []
     try:
-        for address, what, reuse in (
-            (settings.http, "HTTP", settings.reuse_http),
-            (settings.grpc, "gRPC", settings.reuse_grpc),
-            (settings.metrics, "metrics", False),
+        for address, what, reuse in zip(
+            (settings.http, settings.grpc, settings.metrics),
+            DOORS,
+            (settings.reuse_http, settings.reuse_grpc, False),
+            strict=True,
         ):
             made.append(None if address is None else _bound(address, what, reuse=reuse))
     except PortUnavailable:

@@ -84,6 +84,27 @@ def test_a_port_in_use_is_told(running: Running) -> None:
         Server(FakePlane(), Settings(http=Address("203.0.113.7", 0)))
 
 
+def test_a_port_that_another_begins_to_listen_on_meanwhile_is_told() -> None:
+    """Such as one that was started a moment earlier, and loads its models still."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        plane = FakePlane()
+        server = Server(plane, Settings(http=FREE, grpc=Address("127.0.0.1", port)))
+        other.listen()
+        with pytest.raises(PortUnavailable, match=f"gRPC on 127.0.0.1:{port}: Address already in use"):
+            server.run()
+
+
+def test_two_doors_on_one_port_are_refused() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = Address("127.0.0.1", free.getsockname()[1])
+    with pytest.raises(PortUnavailable, match="already in use"):
+        Server(FakePlane(), Settings(http=address, grpc=address)).run()
+
+
 @pytest.mark.parametrize("grpcio", [False, True])
 def test_a_drain_says_not_ready_first_and_loses_nothing(start: Start, grpcio: bool) -> None:
     running = start(grpcio=grpcio)
