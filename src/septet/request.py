@@ -81,9 +81,10 @@ class Request:
 
     def fetch(self) -> None:
         """Read what still lies in shared memory. Raises RegionInvalid where it is not there any more."""
-        for name, read in list((self.lying or {}).items()):
-            self.inputs[name] = read()
-        self.lying = None
+        if self.lying:
+            for name, read in self.lying.items():
+                self.inputs[name] = read()
+            self.lying = None
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: what has not begun to run never will."""

@@ -88,7 +88,7 @@ class QueuedTarget(PredictorTarget):
 
     def _wake(self, most: int) -> None:
         """Wake the `most` workers, if so many are idle, that were busy last: theirs is still in the caches."""
-        for bell in self._idle[: -most - 1 : -1]:
+        for bell in self._idle[-most:]:
             bell.release()
         del self._idle[-most:]
 

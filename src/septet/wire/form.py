@@ -63,13 +63,13 @@ class Form:
         inputs: dict[str, Array] = {}
         lying: dict[str, Callable[[], Array]] = {}
         for tensor, place, hollow in self._places:
-            if hollow is not None:
+            if tensor.region is None:
+                inputs[tensor.name] = np.ndarray(tensor.shape, tensor.dtype, body, place)
+            elif hollow is None:
+                inputs[tensor.name] = reader_of(tensor, regions)()
+            else:
                 inputs[tensor.name] = hollow
                 lying[tensor.name] = reader_of(tensor, regions)
-            elif tensor.region is not None:
-                inputs[tensor.name] = np.ndarray(tensor.shape, tensor.dtype, regions.read(tensor.region))
-            else:
-                inputs[tensor.name] = np.ndarray(tensor.shape, tensor.dtype, body, place)
         request = Request(head.model, inputs, head.version, head.id, head.wanted, dict(head.parameters))
         request.likeness = head
         request.lying = lying
