@@ -2,6 +2,7 @@
 """What tests share: an environment that touches neither the user's cache nor the network."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -22,4 +23,6 @@ def septet_environment(session_cache: Path) -> dict[str, str]:
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Names of shared memory have this process's number; a test is called the same in all of pytest-xdist's."""
     mine = str(os.getpid())
-    return repr(val.replace(mine, "PID")) if isinstance(val, str) and mine in val else None
+    if not isinstance(val, str) or (named := re.sub(rf"(?<=[a-z]-){mine}(?!\d)", "PID", val)) == val:
+        return None
+    return repr(named)
