@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from septet.cli.console import stdout
 from septet.devices.cpu import Cpu, load_average
 from septet.harness.machine import commit, machine, versions
 
@@ -97,4 +97,4 @@ def _print(rows: list[Row], title: str) -> None:
     for row in rows:
         holds = ("yes" if row.holds else "NO") if row.bound else ""
         table.add_row(row.name, f"{row.value:,.4g}", row.unit, row.bound, holds)
-    Console().print(table)
+    stdout().print(table)

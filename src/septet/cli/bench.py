@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from septet.cli.console import stdout
 from septet.cli.progress import Display
 from septet.client.target import PORTS
 from septet.config import PRECISIONS
@@ -202,7 +203,7 @@ def _line(result: Result) -> str:
 
 
 def _finish(results: list[Result], folder: Path, json_file: Path | None) -> None:
-    print_table(results, Console())
+    print_table(results, stdout())
     write_whole(folder / "report.html", page(results).encode())
     click.echo(f"results: {folder / 'results.json'}")
     click.echo(f"report:  {folder / 'report.html'}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from septet.cli.console import stdout
 from septet.harness.rules import CATEGORIES, NetworkRules, rules_of
 from septet.workloads import workload
 from septet.workloads.card import Card, Counts
@@ -19,7 +19,7 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 @click.command()
 def networks() -> None:
     """List the networks with sizes, targets, required scenarios, and the weights and data that are here."""
-    console = Console()
+    console = stdout()
     for name in workload.networks():
         console.print(_table(name, rules_of(name), workload.workload_class(name).card))
 

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 import septet
+from septet.cli.console import stdout
 from septet.cli.progress import Display
 from septet.harness.job import Progress
 from septet.report.ledger import print_ledger
@@ -63,7 +64,7 @@ def optimize(
         found = septet.optimize(model, keep=float(keep), size=size, weights=weights, data=data, score=score,
                                 pixels=pixels, minutes=minutes, output=output, repository=repository,
                                 tell=tell)  # fmt: skip
-    print_ledger(found.ledger, Console())
+    print_ledger(found.ledger, stdout())
     click.echo(f"product: {found.entry}")
     click.echo(f"ledger:  {found.folder / 'ledger.json'}")
     click.echo(f"report:  {found.folder / 'report.html'}")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from septet.cli.console import stdout
 from septet.harness.rules import (
     CATEGORIES,
     CITED,
@@ -27,7 +27,7 @@ from septet.harness.rules import (
 def rules(network: str | None) -> None:
     """Print the v0.7 rules of NETWORK, or of all seven."""
     shown = {network: rules_of(network)} if network else NETWORK_RULES
-    console = Console()
+    console = stdout()
     for name, of in shown.items():
         console.print(_network_table(name, of))
     console.print(_scenario_table())

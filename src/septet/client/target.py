@@ -6,7 +6,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from septet.errors import UsageError
-from septet.wire.call import Asks, GrpcAsks, GrpcSession, HttpAsks, HttpSession, Session
+from septet.wire.call import Asks, GrpcAsks, HttpAsks
+from septet.wire.session import GrpcSession, HttpSession, Session
 
 PORTS = {"http": 8000, "grpc": 8001}
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from septet.errors import TooLarge, Unsupported
 from septet.request import Request
@@ -16,6 +17,7 @@ from septet.serving.lane import Lane
 from septet.stubs import SERVICE
 from septet.wire.encoding import FORMATS
 from septet.wire.headers import Headers
+from septet.wire.http2 import Connection
 from septet.wire.messages import MessageReader, timeout_ns
 
 INFER, STREAM = "ModelInfer", "ModelStreamInfer"
@@ -67,12 +69,28 @@ def opening_of(headers: Headers) -> Opening:
     )
 
 
+class Carrier(Protocol):
+    """The connection that a call goes over."""
+
+    http: Connection
+
+    def lane(self, call: Call) -> Lane:
+        """What keeps the order of messages that threads work on."""
+
+    def forget(self, call: Call) -> None:
+        """It is over: nobody waits for it."""
+
+    def touch(self) -> None:
+        """Something is to be written at the end of this turn of the loop."""
+
+
 class Call:
     """One stream: a procedure that is being called."""
 
     __slots__ = (
         "begun",
         "bytes",
+        "carrier",
         "charge",
         "deflating",
         "ended",
@@ -89,7 +107,8 @@ class Call:
         "withheld",
     )
 
-    def __init__(self, stream: int, opening: Opening, limit: int) -> None:
+    def __init__(self, carrier: Carrier, stream: int, opening: Opening, limit: int) -> None:
+        self.carrier = carrier
         self.stream = stream
         self.opening = opening
         self.reader = MessageReader(limit)

@@ -298,6 +298,8 @@ class Core:
                 self._repository.poll()
             except Stopping:
                 return
+            except OSError as error:  # it is away, or being moved: the next look may find it
+                _LOG.error("the repositories could not be looked at: %s", error)
             except Exception:
                 _LOG.exception("the repositories could not be looked at")
 

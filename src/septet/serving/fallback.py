@@ -16,9 +16,10 @@ import grpc
 from septet.errors import DeadlineExceeded, PortUnavailable, Stopping
 from septet.request import Request, Response
 from septet.serving import rpc
+from septet.serving.answers import stream_error
 from septet.serving.call import ENDING, ENDS_ON_ERROR, INFER, STREAM
 from septet.serving.failure import told
-from septet.serving.grpc import GrpcLimits, stream_error
+from septet.serving.grpc import GrpcLimits
 from septet.serving.health import CHECK, HEALTH, WATCH, watched
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane

@@ -15,8 +15,8 @@ import numpy as np
 
 from septet.errors import RequestInvalid
 from septet.request import Request, Response
+from septet.serving.exchange import JSON, Exchange
 from septet.serving.failure import told
-from septet.serving.http import JSON, Exchange
 from septet.serving.lane import Lane, Step
 from septet.serving.mailbox import Mailbox
 from septet.serving.plane import Plane

@@ -4,30 +4,26 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
-import msgspec
-
-from septet.errors import RequestInvalid, SeptetError, TooLarge, Unsupported
+from septet.errors import RequestInvalid
 from septet.request import Request, Response
+from septet.serving import handlers
+from septet.serving.exchange import BINARY, JSON, Exchange, opening
 from septet.serving.failure import told
 from septet.serving.generate import Generation
-from septet.serving.http import BINARY, JSON, Exchange, opening
+from septet.serving.handlers import Handler, Names, NotYet, encode, handled
 from septet.serving.mailbox import Mailbox, Taker
 from septet.serving.outputs import classified
-from septet.serving.plane import Document, Plane
-from septet.serving.rpc import statistics_of
-from septet.tensor import Buffer, made_of_objects, to_raw
+from septet.serving.plane import Plane
+from septet.tensor import made_of_objects, to_raw
 from septet.wire import json as wire
-from septet.wire.configuration import config_document
 from septet.wire.encoding import LONG, accepted, compress, decompress
 from septet.wire.form import Form
 from septet.wire.head import AT_ONCE, Draft, check_name
@@ -35,27 +31,6 @@ from septet.wire.memory import Memory
 
 LARGE = 64 << 10
 """Above so many bytes, compression leaves the event loop."""
-
-LARGEST_DOCUMENT = 1 << 20
-"""Bytes of a request that is no inference; files that a load brings with it do not count."""
-
-MOST_QUOTES = 64 << 10
-"""In a longer document: what has so many is no files."""
-
-
-class _Parameters(msgspec.Struct):
-    """The parameters of a load, none of them decoded yet."""
-
-    parameters: dict[str, msgspec.Raw] = {}
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
-_parameters_alone = msgspec.json.Decoder(_Parameters).decode
-
-Names = dict[str, str]
-Handler = Callable[[Plane, Names, Any], Any]
-"""What answers a request that is no inference: plane, names in the path, JSON body -> JSON document or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +208,8 @@ class Routes:
         if handler is None:
             exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
             return
-        if len(exchange.body) > LARGEST_DOCUMENT and handler is not _load:
-            raise TooLarge(f"the document has {len(exchange.body)} bytes: at most {LARGEST_DOCUMENT} are taken")
-        work = partial(_handled, handler, self._plane, found.names, exchange.body)
-        if handler in QUICK:
+        work = partial(handled, handler, self._plane, found.names, exchange.body)
+        if handler in handlers.QUICK:
             _managed(exchange, work)
         else:
             task = self._loop.run_in_executor(self._executor, work)
@@ -267,41 +240,11 @@ def _go_on(exchange: Exchange, then: Callable[[Exchange, Result], None], task: a
             refuse(exchange, fault)
 
 
-def _handled(handler: Handler, plane: Plane, names: Names, body: Buffer) -> bytes:
-    """The answer's body; on a thread of its own, since it may take long."""
-    document: Any = {}
-    if len(body) > LARGEST_DOCUMENT:
-        document = _with_files(body)
-    elif (text := bytes(body)).strip():
-        document = _parsed(_decode, text)
-        if not isinstance(document, dict):
-            raise RequestInvalid("failed to parse the request JSON: it is no object")
-    answer = handler(plane, names, document)
-    return b"" if answer is None else _encode(answer)
-
-
-def _with_files(body: Buffer) -> Document:
-    """The document of a load that brings files with it: apart from these it is as small as any other."""
-    text = bytes(body)
-    parts = _parsed(_parameters_alone, text).parameters if text.count(b'"') <= MOST_QUOTES else {}
-    files = {name: value for name, value in parts.items() if name.startswith("file:")}
-    if len(text) - sum(len(value) for value in files.values()) > LARGEST_DOCUMENT:
-        raise TooLarge(f"beside files the document has more than {LARGEST_DOCUMENT} bytes")
-    return {"parameters": {name: _parsed(_decode, value) for name, value in parts.items()}}
-
-
-def _parsed(decode: Callable[[Buffer], Any], text: Buffer) -> Any:
-    try:
-        return decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestInvalid(f"failed to parse the request JSON: {error}") from None
-
-
 def _managed(exchange: Exchange, result: Callable[[], bytes]) -> None:
     try:
         exchange.answer(200, [result()])
     except NotYet as error:
-        exchange.answer(error.http, [_encode(error.document)])
+        exchange.answer(error.http, [encode(error.document)])
     except Exception as error:
         refuse(exchange, error)
 
@@ -310,164 +253,33 @@ def refuse(exchange: Exchange, error: BaseException) -> None:
     """Answer with what went wrong."""
     exchange.request = None
     seen = told(error)
-    exchange.answer(seen.status.http, [_encode({"error": str(seen)})])
+    exchange.answer(seen.status.http, [encode({"error": str(seen)})])
 
-
-class NotYet(SeptetError):
-    """Not live or not ready: an answer with a document of its own, and no error text."""
-
-    def __init__(self, document: dict[str, bool], http: int = 400) -> None:
-        super().__init__("not ready")
-        self.document = document
-        self.http = http
-
-
-# Handlers, one a route and method
-
-
-def _live(plane: Plane, names: Names, body: Any) -> Any:
-    return _health({"live": plane.live()})
-
-
-def _ready(plane: Plane, names: Names, body: Any) -> Any:
-    return _health({"live": True, "ready": plane.ready()})
-
-
-def _health(document: dict[str, bool]) -> Any:
-    if not all(document.values()):
-        raise NotYet(document)
-    return document
-
-
-def _model_ready(plane: Plane, names: Names, body: Any) -> Any:
-    try:
-        ready = plane.model_ready(names["model"], names["version"])
-    except SeptetError as error:
-        raise RequestInvalid(str(error)) from None  # Triton answers 400 here, and 404 for metadata
-    return _health({"name": names["model"], "ready": ready})  # type: ignore[dict-item]
-
-
-def _server(plane: Plane, names: Names, body: Any) -> Any:
-    return plane.server_metadata()
-
-
-def _metadata(plane: Plane, names: Names, body: Any) -> Any:
-    return plane.model_metadata(names["model"], names["version"])
-
-
-def _config(plane: Plane, names: Names, body: Any) -> Any:
-    return config_document(plane.model_config(names["model"], names["version"]))
-
-
-def _statistics(plane: Plane, names: Names, body: Any) -> Any:
-    return {"model_stats": statistics_of(plane, names.get("model", ""), names.get("version", ""))}
-
-
-def _index(plane: Plane, names: Names, body: Any) -> Any:
-    return plane.index(body.get("ready") is True)
-
-
-def _load(plane: Plane, names: Names, body: Any) -> Any:
-    parameters = _parameters(body)
-    for name, value in parameters.items():
-        if name.startswith("file:"):
-            try:
-                parameters[name] = base64.b64decode(str(value), validate=True)
-            except (binascii.Error, ValueError):
-                raise RequestInvalid(f"parameter '{name[:64]}' is no base64") from None
-    plane.load(names["model"], parameters)
-
-
-def _unload(plane: Plane, names: Names, body: Any) -> Any:
-    plane.unload(names["model"], _parameters(body).get("unload_dependents") is True)
-
-
-def _parameters(body: Any) -> dict[str, Any]:
-    parameters = body.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise RequestInvalid("parameters are an object")
-    return dict(parameters)
-
-
-def _region_status(plane: Plane, names: Names, body: Any) -> Any:
-    return [
-        {"name": one.name, "key": one.key, "offset": one.offset, "byte_size": one.size}
-        for one in plane.regions.status(names.get("region", ""))
-    ]
-
-
-def _register(plane: Plane, names: Names, body: Any) -> Any:
-    key, offset, size = body.get("key"), body.get("offset", 0), body.get("byte_size")
-    if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
-        raise RequestInvalid("a region has a key, an offset and a byte_size")
-    plane.regions.register(names["region"], key, offset, size)
-
-
-def _unregister(plane: Plane, names: Names, body: Any) -> Any:
-    plane.regions.unregister(names.get("region", ""))
-
-
-def _no_device(plane: Plane, names: Names, body: Any) -> Any:
-    raise Unsupported("shared memory of a GPU needs a GPU")
-
-
-def _no_regions(plane: Plane, names: Names, body: Any) -> Any:
-    return []
-
-
-def _nothing(plane: Plane, names: Names, body: Any) -> Any:
-    return None
-
-
-def _trace(plane: Plane, names: Names, body: Any) -> Any:
-    return plane.trace_settings(names.get("model", ""), None)
-
-
-def _set_trace(plane: Plane, names: Names, body: Any) -> Any:
-    updates: dict[str, list[str] | None] = {}
-    for name, value in body.items():
-        values = value if isinstance(value, list) else [value]
-        if value is not None and not all(isinstance(one, str | int) for one in values):
-            raise RequestInvalid(f"trace setting '{name[:64]}' is text, or a list of texts")
-        updates[name] = None if value is None else [str(one) for one in values]
-    return plane.trace_settings(names.get("model", ""), updates)
-
-
-def _logging(plane: Plane, names: Names, body: Any) -> Any:
-    return plane.log_settings(None)
-
-
-def _set_logging(plane: Plane, names: Names, body: Any) -> Any:
-    return plane.log_settings(body)
-
-
-QUICK = {_live, _ready, _model_ready}
-"""Answered at once on the loop: however busy the threads are with loading, health is told."""
 
 MODEL = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
 
 _TABLE: tuple[tuple[str, str | dict[str, Handler]], ...] = (
     (rf"{MODEL}/(?P<special>infer|generate|generate_stream)", "special"),
-    (r"/v2/models/stats", {"GET": _statistics}),
-    (rf"{MODEL}/ready", {"GET": _model_ready}),
-    (rf"{MODEL}/config", {"GET": _config}),
-    (rf"{MODEL}/stats", {"GET": _statistics}),
-    (rf"{MODEL}/trace/setting", {"GET": _trace, "POST": _set_trace}),
-    (MODEL, {"GET": _metadata}),
-    (r"/v2", {"GET": _server}),
-    (r"/v2/health/live", {"GET": _live}),
-    (r"/v2/health/ready", {"GET": _ready}),
-    (r"/v2/repository(?:/[^/]+)?/index", {"POST": _index}),
-    (r"/v2/repository(?:/[^/]+)?/models/(?P<model>[^/]+)/load", {"POST": _load}),
-    (r"/v2/repository(?:/[^/]+)?/models/(?P<model>[^/]+)/unload", {"POST": _unload}),
-    (r"/v2/systemsharedmemory(?:/region/(?P<region>[^/]+))?/status", {"GET": _region_status}),
-    (r"/v2/systemsharedmemory/region/(?P<region>[^/]+)/register", {"POST": _register}),
-    (r"/v2/systemsharedmemory(?:/region/(?P<region>[^/]+))?/unregister", {"POST": _unregister}),
-    (r"/v2/cudasharedmemory(?:/region/[^/]+)?/status", {"GET": _no_regions}),
-    (r"/v2/cudasharedmemory/region/[^/]+/register", {"POST": _no_device}),
-    (r"/v2/cudasharedmemory(?:/region/[^/]+)?/unregister", {"POST": _nothing}),
-    (r"/v2/trace/setting", {"GET": _trace, "POST": _set_trace}),
-    (r"/v2/logging", {"GET": _logging, "POST": _set_logging}),
+    (r"/v2/models/stats", {"GET": handlers.statistics}),
+    (rf"{MODEL}/ready", {"GET": handlers.model_ready}),
+    (rf"{MODEL}/config", {"GET": handlers.config}),
+    (rf"{MODEL}/stats", {"GET": handlers.statistics}),
+    (rf"{MODEL}/trace/setting", {"GET": handlers.trace, "POST": handlers.set_trace}),
+    (MODEL, {"GET": handlers.metadata}),
+    (r"/v2", {"GET": handlers.server}),
+    (r"/v2/health/live", {"GET": handlers.live}),
+    (r"/v2/health/ready", {"GET": handlers.ready}),
+    (r"/v2/repository(?:/[^/]+)?/index", {"POST": handlers.index}),
+    (r"/v2/repository(?:/[^/]+)?/models/(?P<model>[^/]+)/load", {"POST": handlers.load}),
+    (r"/v2/repository(?:/[^/]+)?/models/(?P<model>[^/]+)/unload", {"POST": handlers.unload}),
+    (r"/v2/systemsharedmemory(?:/region/(?P<region>[^/]+))?/status", {"GET": handlers.region_status}),
+    (r"/v2/systemsharedmemory/region/(?P<region>[^/]+)/register", {"POST": handlers.register}),
+    (r"/v2/systemsharedmemory(?:/region/(?P<region>[^/]+))?/unregister", {"POST": handlers.unregister}),
+    (r"/v2/cudasharedmemory(?:/region/[^/]+)?/status", {"GET": handlers.no_regions}),
+    (r"/v2/cudasharedmemory/region/[^/]+/register", {"POST": handlers.no_device}),
+    (r"/v2/cudasharedmemory(?:/region/[^/]+)?/unregister", {"POST": handlers.nothing}),
+    (r"/v2/trace/setting", {"GET": handlers.trace, "POST": handlers.set_trace}),
+    (r"/v2/logging", {"GET": handlers.logging, "POST": handlers.set_logging}),
 )
 
 ROUTES = [(re.compile(pattern), target) for pattern, target in _TABLE]

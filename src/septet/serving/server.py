@@ -21,9 +21,10 @@ import uvloop
 from septet.devices.cpu import Cpu
 from septet.errors import PortUnavailable
 from septet.serving.budget import SHARE, Budget
+from septet.serving.exchange import TEXT, Exchange
 from septet.serving.fallback import FallbackGrpc
 from septet.serving.grpc import Grpc, GrpcConnection, GrpcLimits
-from septet.serving.http import TEXT, Exchange, HttpConnection, HttpLimits, Router
+from septet.serving.http import HttpConnection, HttpLimits, Router
 from septet.serving.mailbox import Mailbox
 from septet.serving.plane import Plane
 from septet.serving.routes import Routes

@@ -57,6 +57,8 @@ class Shared:
         return Wanted(output, region=self._room(size))
 
     def _room(self, size: int) -> Region:
+        if self._memory.closed:
+            raise UsageError("this shared memory was given back")
         start = -(-self._used // 64) * 64
         if start + size > self.size:
             raise UsageError(f"{self.size} bytes of shared memory have no room for {size} more")

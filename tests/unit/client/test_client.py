@@ -121,6 +121,8 @@ def test_shared_memory(url: str, running: Running) -> None:
         assert running.plane.regions.status() == []
         with pytest.raises(Refused):
             client.infer("identity", {}, placed=placed)
+        with pytest.raises(UsageError, match="given back"):
+            shared.put(array)
     assert set(FOLDER.iterdir()) == before
 
 

@@ -580,6 +580,20 @@ def test_one_bad_entry_does_not_end_polling(open_: Open, root: Path) -> None:
     until(lambda: core.model_ready("identity") if "identity" in str(core.index(True)) else False)
 
 
+def test_a_repository_that_is_away_for_a_while_is_said_so_and_looked_at_again(
+    open_: Open, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scale(root, 2)
+    core = open_(control="poll", poll_seconds=0.02)
+    root.rename(root.parent / "away")
+    until(lambda: "the repositories could not be looked at: " in caplog.text)
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
+    (root.parent / "away").rename(root)
+    scale(root, 9)
+    until(lambda: ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 9)
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_a_load_of_what_never_was_does_not_make_the_server_unready(open_: Open, root: Path) -> None:
     scale(root, 2)
     core = open_(control="explicit", startup=["scale"])

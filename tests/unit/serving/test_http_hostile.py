@@ -25,8 +25,9 @@ from fake_plane import Running, Start
 from http_talk import answers, dial
 from septet.errors import RequestInvalid
 from septet.request import Request, Response
-from septet.serving import generate, http, routes
-from septet.serving.http import HttpLimits
+from septet.serving import generate, routes
+from septet.serving.exchange import Exchange
+from septet.serving.http import HttpConnection, HttpLimits
 from septet.wire import head as drafts
 from septet.wire import json as wire
 from septet.wire.encoding import decompress
@@ -863,7 +864,7 @@ def test_what_was_answered_is_let_go_without_a_collection(
     gc.disable()
     try:
         assert ask(running, post("/v2/models/identity/infer", wire_, *headers))[0][0] == status
-        until(lambda: not any(type(each) in (http.Exchange, http.HttpConnection) for each in gc.get_objects()))
+        until(lambda: not any(type(each) in (Exchange, HttpConnection) for each in gc.get_objects()))
     finally:
         gc.enable()
 
@@ -877,6 +878,6 @@ def test_an_unforeseen_fault_holds_nothing(running: Running, monkeypatch: pytest
     gc.disable()
     try:
         assert ask(running, post("/v2/models/identity/infer", ONE % BLANKS))[0][0] == 500
-        until(lambda: not any(type(each) in (http.Exchange, http.HttpConnection) for each in gc.get_objects()))
+        until(lambda: not any(type(each) in (Exchange, HttpConnection) for each in gc.get_objects()))
     finally:
         gc.enable()

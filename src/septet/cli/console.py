@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a command prints its tables."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+WIDE = 1_000
+"""Columns of what is no terminal."""
+
+
+def stdout() -> Console:
+    """Standard output. A table is cut to a terminal's width, or to COLUMNS; in a pipe or a file it is whole."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE)
