@@ -37,6 +37,8 @@ class Client(Asker):
         self._turn = threading.Lock()
         self._link: Link | None = None
         self._session = self._target.session()
+        self._end = math.inf
+        """When what was begun is to end."""
 
     def infer(
         self,
@@ -55,18 +57,54 @@ class Client(Asker):
         return self._talk(call).outputs
 
     def prepare(
-        self, model: str, placed: Mapping[str, Placed], outputs: Sequence[str | Wanted], shared: Shared
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        outputs: Sequence[str | Wanted] = (),
+        placed: Mapping[str, Placed] | None = None,
+        shared: Shared | None = None,
     ) -> Call[Response]:
-        """An inference to `ask` again and again, whose inputs all lie in `shared` memory."""
-        return self._inference(model, {}, outputs, "", "", None, placed, shared)
+        """An inference to `begin` and `finish`, again and again for what lies in `shared` memory then."""
+        return self._inference(model, inputs, outputs, "", "", None, placed, shared)
 
-    def ask(self, call: Call[Response]) -> dict[str, Array]:
-        """The outputs of what was prepared, for the inputs that lie there now; threads must not ask it side by
-        side."""
+    def begin(self, call: Call[Response]) -> None:
+        """Send what was prepared. Other calls wait until it is finished, which any thread may do."""
+        self._end = self._own_turn()
         try:
-            return self._talk(call.anew()).outputs
+            self._hear()
+            self._start(call.anew(), self._end)
+        except BaseException as error:
+            self._turn.release()
+            raise self._broken_off(error) from None
+        if call.done:  # the connection was lost meanwhile
+            self._turn.release()
+            self._result(call)
+
+    def finish(self, call: Call[Response]) -> dict[str, Array]:
+        """The outputs of what was begun, waited for."""
+        try:
+            self._await(call, self._end)
+            if call.repeatable:
+                self._exchange(call.anew(), self._end)
+        except BaseException as error:
+            raise self._broken_off(error) from None
+        finally:
+            self._turn.release()
+        try:
+            return self._result(call).outputs
         finally:
             call.anew()  # what is kept to be asked again keeps no answer
+
+    def fileno(self) -> int:
+        """The connection's, where there is something to read once what was begun is answered."""
+        assert self._link is not None
+        return self._link.fileno()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether what was begun is not to be waited for any more: finishing it raises."""
+        return time.monotonic() >= self._end
 
     def live(self) -> bool:
         """Whether the server runs."""
@@ -110,23 +148,33 @@ class Client(Asker):
 
     def _talk(self, call: Call[T]) -> T:
         """The result of `call`, in its turn; it is sent once more where that does no harm."""
-        end = math.inf if self._seconds is None else time.monotonic() + self._seconds
-        if not self._turn.acquire(timeout=-1 if self._seconds is None else self._seconds):
-            raise self._late()
+        end = self._own_turn()
         try:
             self._hear()
             self._exchange(call, end)
             if call.repeatable:
                 self._exchange(call.anew(), end)
-        except TimeoutError:
-            self._hang_up()
-            raise self._late() from None
-        except BaseException:  # also an interrupt: whatever comes on this connection now is no other call's answer
-            self._hang_up()
-            raise
+        except BaseException as error:
+            raise self._broken_off(error) from None
         finally:
             self._turn.release()
         return self._result(call)
+
+    def _own_turn(self) -> float:
+        """When the call is to end whose turn it is now; its turn is waited for."""
+        if self._seconds is None:
+            self._turn.acquire()
+            return math.inf
+        end = time.monotonic() + self._seconds
+        if not self._turn.acquire(timeout=self._seconds):
+            raise self._late()
+        return end
+
+    def _broken_off(self, error: BaseException) -> BaseException:
+        """What to raise, after `error`, also an interrupt: what comes on this connection now is no other call's
+        answer."""
+        self._hang_up()
+        return self._late() if isinstance(error, TimeoutError) else error
 
     def _hear(self) -> None:
         """Hear what came since the last call: a connection that was closed meanwhile carries no other."""
@@ -145,24 +193,40 @@ class Client(Asker):
 
     def _exchange(self, call: Call[T], end: float) -> None:
         """Have `call` answered, or fail."""
+        self._start(call, end)
+        self._await(call, end)
+
+    def _start(self, call: Call[T], end: float) -> None:
+        """Send `call`; where the connection is lost, it fails."""
         if self._link is None:
             self._link, self._session = self._dial(end), self._target.session()
         call.timeout = left(end)
         try:
             self._session.begin(call)
             self._send(self._link, end)
+        except (OSError, EOFError) as error:
+            self._lost(error)
+
+    def _await(self, call: Call[T], end: float) -> None:
+        """Wait until `call` is answered, or fails."""
+        assert self._link is not None
+        try:
             while not call.done:
                 data = self._link.receive(end)
                 if not data:
                     raise EOFError
                 self._session.receive(data)
                 self._send(self._link, end)
-        except TimeoutError:
-            raise
-        except (OSError, EOFError):
-            self._session.end(self._gone())
+        except (OSError, EOFError) as error:
+            self._lost(error)
         if not self._session.usable:
             self._hang_up()
+
+    def _lost(self, error: Exception) -> None:
+        """End what was under way on a connection that is lost. Raises TimeoutError where it is not."""
+        if isinstance(error, TimeoutError):
+            raise error
+        self._session.end(self._gone())
 
     def _dial(self, end: float) -> Link:
         try:

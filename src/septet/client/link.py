@@ -58,6 +58,10 @@ class Link:
         """Whether something has come that was not received, be it the connection's end."""
         return bool(self._readable.poll(0))
 
+    def fileno(self) -> int:
+        """The socket's, for who waits on many."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Hang up."""
         self._socket.close()

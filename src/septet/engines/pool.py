@@ -30,26 +30,31 @@ class Pool(Generic[Slot]):
     @contextmanager
     def slot(self) -> Iterator[Slot]:
         """A free slot, waited for. Raises EngineClosed."""
-        taken = self._take()
+        taken = self.take()
         try:
             yield taken
         finally:
-            with self._lock:
-                self._free.append(taken)
-                if self._waiting:
-                    self._changed.notify()
+            self.give(taken)
+
+    def give(self, slot: Slot) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._free.append(slot)
+            if self._waiting:
+                self._changed.notify()
 
     def close(self) -> None:
         """Wait for the calls in progress, then let no more in. Closing twice is harmless."""
         with self._closing:
             if not self._closed:
                 for _ in range(self._count):
-                    self._take()
+                    self.take()
                 with self._lock:
                     self._closed = True
                     self._changed.notify_all()
 
-    def _take(self) -> Slot:
+    def take(self) -> Slot:
+        """A free slot, waited for, that is to be given back. Raises EngineClosed."""
         with self._lock:
             while not (self._untouched or self._free or self._closed):
                 self._waiting += 1

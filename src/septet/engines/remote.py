@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -80,19 +81,39 @@ class RemoteEngine(Engine):
         return cls(lines, inputs, outputs, settings)
 
     def infer(self, batch: Tensors) -> Tensors:
+        return self.begin(batch).finish()
+
+    def begin(self, batch: Tensors) -> Asked:
+        """Send a batch, once a connection is free; any thread may finish it, and one must. Raises as `infer`."""
         self.check(batch)
         size = len(next(iter(batch.values())))
         most = self._largest or max(size, 1)
         sent = {
             own.name: _as(batch[own.name], own, wire) for own, wire in zip(self.inputs, self._taken, strict=True)
         }
-        with self._pool.slot() as line:
-            parts = [
-                line.infer({name: array[begin : begin + most] for name, array in sent.items()}, self._given)
-                for begin in range(0, size or 1, most)
-            ]
+        parts: list[Tensors] = [
+            {name: array[begin : begin + most] for name, array in sent.items()}
+            for begin in range(0, size or 1, most)
+        ]
+        line = self._pool.take()
+        try:
+            line.begin(parts[0], self._given)
+        except BaseException:
+            self._pool.give(line)
+            raise
+        return Asked(self, line, parts[1:])
+
+    def _finish(self, line: Line, further: list[Tensors]) -> Tensors:
+        """The outputs of what `line` has begun and of what is `further` to be asked."""
+        try:
+            parts = [line.finish()]
+            for part in further:
+                line.begin(part, self._given)
+                parts.append(line.finish())
+        finally:
+            self._pool.give(line)
         found = parts[0]
-        if len(parts) > 1:
+        if further:
             found = {name: np.concatenate([part[name] for part in parts]) for name in found}
         return {
             own.name: _as(found[own.name], wire, own) for own, wire in zip(self.outputs, self._given, strict=True)
@@ -104,6 +125,28 @@ class RemoteEngine(Engine):
             line.close()
 
 
+class Asked:
+    """An inference under way, on one connection; of a batch too large for one request, the first."""
+
+    def __init__(self, engine: RemoteEngine, line: Line, further: list[Tensors]) -> None:
+        self._engine = engine
+        self._line = line
+        self._further = further
+
+    def fileno(self) -> int:
+        """What becomes readable when it is answered."""
+        return self._line.client.fileno()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the client has waited long enough: finishing it raises."""
+        return self._line.client.overdue
+
+    def finish(self) -> Tensors:
+        """The outputs, waited for. Raises InferenceFailed."""
+        return self._engine._finish(self._line, self._further)
+
+
 class Line:
     """A connection to one model, and the memory that it shares with the server, if it does."""
 
@@ -113,17 +156,30 @@ class Line:
         self._shares = shares
         self._shared: Shared | None = None
         self._calls = Memory()
+        self._call: Call[Response] | None = None
 
-    def infer(self, batch: Tensors, outputs: Specs) -> Tensors:
-        """One request. Raises InferenceFailed."""
+    def begin(self, batch: Tensors, outputs: Specs) -> None:
+        """Send one request. Raises InferenceFailed."""
+        with self._told():
+            self._call = (
+                self._prepared(batch, outputs) if self._shares else self.client.prepare(self._model, batch)
+            )
+            self.client.begin(self._call)
+
+    def finish(self) -> Tensors:
+        """The answer, waited for. Raises InferenceFailed."""
+        assert self._call is not None
+        with self._told():
+            return self.client.finish(self._call)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            if not self._shares:
-                return self.client.infer(self._model, batch)
-            return self._infer_shared(batch, outputs)
+            yield
         except (Refused, FetchError) as error:
             raise InferenceFailed(f"{self._model}: {error}") from error
 
-    def _infer_shared(self, batch: Tensors, outputs: Specs) -> Tensors:
+    def _prepared(self, batch: Tensors, outputs: Specs) -> Call[Response]:
         """Inputs go through shared memory, and outputs which are large and whose size is known beforehand."""
         size = len(next(iter(batch.values())))
         room = {spec.name: spec.empty(size).nbytes for spec in outputs if spec.batched}
@@ -138,9 +194,9 @@ class Line:
         asked = (*placed.values(), *wanted)
         call: Call[Response] | None = self._calls.get(asked)
         if call is None:
-            call = self.client.prepare(self._model, placed, wanted, shared)
+            call = self.client.prepare(self._model, {}, outputs=wanted, placed=placed, shared=shared)
             self._calls.keep(asked, call)
-        return self.client.ask(call)
+        return call
 
     def _memory(self, size: int) -> Shared:
         if self._shared is None or self._shared.size < size:

@@ -28,6 +28,9 @@ FASTEST = 1e6
 FASTEST_SERVED = 2e4
 """Likewise in Server, where each query is issued by itself."""
 
+CALLS = 64
+"""Queries under way at once at a server, in Server: so many meet at the rates that it holds."""
+
 OFFLINE_TRIES = 3
 HEADROOM = 1.15
 """An Offline query is prepared for so much more than the calibrated rate: whole, it is batched better than the
@@ -77,7 +80,7 @@ def server(bed: Bed, bounds: Bounds) -> Performance:
     """The highest rate of random arrivals that keeps the latency limit."""
     limit = bounds.limit_seconds or math.inf
     layout = server_layout(bed, limit)
-    calibration = bed.calibration(layout.streams)
+    calibration = bed.calibration(bed.streams if bed.ask.remote else layout.streams)
     # of many requests under way at once at a server, each waits for the others
     alone = bed.alone() if bed.ask.remote else calibration.seconds[1]
     if alone > limit:
@@ -165,7 +168,7 @@ def _throughput_layout(bed: Bed) -> Layout:
 def server_layout(bed: Bed, limit: float) -> Layout:
     """One stream a thread where one thread answers well inside the limit, else one stream of all threads."""
     if bed.ask.remote:
-        return Layout(bed.streams, bed.ask.batch or 1)  # the server forms the batches
+        return Layout(bed.ask.streams or CALLS, bed.ask.batch or 1)  # the server forms the batches
     inside = limit / 3
     streams = bed.ask.streams
     if streams is None:

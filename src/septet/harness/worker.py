@@ -21,7 +21,7 @@ import msgspec
 
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
-from septet.engines.engine import Engine, load
+from septet.engines.engine import Engine, is_address, load
 from septet.errors import SeptetError
 from septet.harness.calibrate import Batches, calibrate
 from septet.harness.interval import Clock, run_interval
@@ -30,12 +30,15 @@ from septet.harness.library import Library
 from septet.harness.logs import ISSUER
 from septet.harness.meter import Meter
 from septet.harness.target import Complete, InlineTarget, QueuedTarget, Target
-from septet.workloads.predictor import Predictor
+from septet.workloads.predictor import AskedOnce, Predictor
 from septet.workloads.workload import Asked, Workload, open_workload
 
 SWITCH_SECONDS = 1e-4
 """How long a thread may keep Python's lock while LoadGen waits to issue: the default of 5 ms would be
 the p99 of a fast network."""
+
+MOST_ASKERS = 16
+"""Threads that ask a server, in Server: more would only hand Python's lock around."""
 
 _CALIBRATION_SAMPLES = 64
 _WARM_SECONDS = 1.0
@@ -155,11 +158,19 @@ class Worker:
             target.close()
 
     def target(self, complete: Complete) -> Target:
-        """Inline where one query is asked at a time, queued where many are."""
-        parts = self.predictor, self.library, complete
-        if self.job.bounds.scenario == "SingleStream":
-            return InlineTarget(*parts)
-        return QueuedTarget(*parts, workers=self.job.streams, batch=self.job.batch, fail=self.report.fail)
+        """Inline where one query is asked at a time, queued where many are; one by one as they come from a server,
+        unless what is done with its answers is too much for one thread."""
+        parts, scenario = (self.library, complete), self.job.bounds.scenario
+        if scenario == "SingleStream":
+            return InlineTarget(self.predictor, *parts)
+        calls, batch, fail = self.job.streams, self.job.batch, self.report.fail
+        if scenario == "Server" and is_address(self.job.engine):
+            if isinstance(self.predictor, AskedOnce):
+                from septet.harness.wired import WiredTarget  # with a client, which other runs do without
+
+                return WiredTarget(self.predictor, *parts, calls=calls, batch=batch, fail=fail)
+            calls = min(calls, MOST_ASKERS)
+        return QueuedTarget(self.predictor, *parts, workers=calls, batch=batch, fail=fail)
 
     def load(self, indices: Sequence[int]) -> None:
         """Preprocess samples into memory."""

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import psutil
 
-from septet.engines.engine import LoadEngine
+from septet.engines.engine import Engine, LoadEngine
 from septet.engines.model import OnnxFile
 from septet.errors import DataError, ModelInvalid, UsageError
 from septet.pipelines import table
@@ -24,7 +24,7 @@ from septet.workloads.auc import auc
 from septet.workloads.card import Card, Counts
 from septet.workloads.clicks import QUANTILES, ClickLog
 from septet.workloads.criteo import PROCESSED, Criteo
-from septet.workloads.predictor import Numbers, Predictor, Rows
+from septet.workloads.predictor import AskedOnce, Numbers, Predictor, Rows
 from septet.workloads.recommender import DENSE, DLRM, DLRM_MINI, Recommender
 from septet.workloads.split import Split
 from septet.workloads.weights import SYNTHETIC_NOTE, Found, built, given, trained
@@ -142,21 +142,20 @@ class MadeUpLog(Log):
         raise DataError("made-up samples have no clicks")
 
 
-class PairsPredictor(Predictor):
+class PairsPredictor(AskedOnce):
     """Runs the pairs of all samples of a batch in one call, and gives each sample its own."""
 
-    def __init__(self, load: LoadEngine, model: Path, output: str) -> None:
-        self._engine = load(model)
+    def __init__(self, engine: Engine, output: str) -> None:
+        super().__init__(engine)
         self._output = output
 
-    def __call__(self, batch: Tensors) -> Rows:
-        """One row of probabilities a sample, float32 [q]."""
-        inputs = {name: array for name, array in batch.items() if name != SIZES}
-        answers = Numbers(self._engine.infer(inputs))[self._output].reshape(-1)
-        return np.split(answers, np.cumsum(batch[SIZES])[:-1])
+    def feeds(self, batch: Tensors) -> Tensors:
+        """The pairs of a batch."""
+        return {name: array for name, array in batch.items() if name != SIZES}
 
-    def close(self) -> None:
-        self._engine.close()
+    def answers(self, batch: Tensors, outputs: Tensors) -> Rows:
+        """One row of probabilities a sample, float32 [q]."""
+        return np.split(Numbers(outputs)[self._output].reshape(-1), np.cumsum(batch[SIZES])[:-1])
 
 
 SIZES = "sizes"
@@ -206,7 +205,7 @@ class Dlrm(Workload):
 
     def predictor(self, load: LoadEngine) -> Predictor:
         assert self.model is not None
-        return PairsPredictor(load, self.model, self._output)
+        return PairsPredictor(load(self.model), self._output)
 
     @property
     def scored(self) -> bool:

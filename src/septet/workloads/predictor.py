@@ -64,35 +64,66 @@ class Numbers(Mapping[str, Array]):
         return len(self._outputs)
 
 
-class EnginePredictor(Predictor):
-    """One engine, and what turns its outputs into answers."""
+class AskedOnce(Predictor):
+    """One engine, which is asked once for each batch, by whoever calls or, between `feeds` and `answers`, by
+    somebody who has more to do meanwhile."""
 
-    def __init__(self, engine: Engine, respond: Callable[[Tensors], Rows]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._respond = respond
 
     def __call__(self, batch: Tensors) -> Rows:
-        return self._respond(Numbers(self.engine.infer(batch)))
+        return self.answers(batch, self.engine.infer(self.feeds(batch)))
+
+    def feeds(self, batch: Tensors) -> Tensors:
+        """What of a batch the engine is asked."""
+        return batch
+
+    @abstractmethod
+    def answers(self, batch: Tensors, outputs: Tensors) -> Rows:
+        """What the engine's `outputs` for a batch say. Raises InferenceFailed."""
 
     def close(self) -> None:
         self.engine.close()
 
 
-class SequencePredictor(Predictor):
+class EnginePredictor(AskedOnce):
+    """One engine, and what turns its outputs into answers."""
+
+    def __init__(self, engine: Engine, respond: Callable[[Tensors], Rows]) -> None:
+        super().__init__(engine)
+        self._respond = respond
+
+    def answers(self, batch: Tensors, outputs: Tensors) -> Rows:
+        return self._respond(Numbers(outputs))
+
+
+class SequencePredictor(AskedOnce):
     """One engine for sequences of unlike length: an answer is as long as its sequence.
 
     `respond` gives an answer for each place of the batch, [N, L, …].
     """
 
     def __init__(self, engine: Engine, sequences: Sequences, respond: Callable[[Tensors], Array]) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self._sequences = sequences
         self._respond = respond
 
-    def __call__(self, batch: Tensors) -> Rows:
-        rows = self._respond(Numbers(self.engine.infer(batch)))
+    def answers(self, batch: Tensors, outputs: Tensors) -> Rows:
+        rows = self._respond(Numbers(outputs))
         lengths = self._sequences.lengths(batch).tolist()
         return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
+
+class OneByOne(Predictor):
+    """Asks for each sample by itself, whatever the batch."""
+
+    def __init__(self, single: Predictor) -> None:
+        self._single = single
+
+    def __call__(self, batch: Tensors) -> Rows:
+        count = len(next(iter(batch.values())))
+        singles = ({name: array[at : at + 1] for name, array in batch.items()} for at in range(count))
+        return [row for single in singles for row in self._single(single)]
+
     def close(self) -> None:
-        self.engine.close()
+        self._single.close()

@@ -19,7 +19,7 @@ from septet.tensor import Array, Tensors, TensorSpec
 from septet.workloads.coco import ANNOTATIONS, Coco, Pictures, PlainPictures
 from septet.workloads.imagenet import MadeUpImages, open_images
 from septet.workloads.precision import mean_average_precision
-from septet.workloads.predictor import Numbers, Predictor
+from septet.workloads.predictor import AskedOnce, Numbers, OneByOne, Predictor
 from septet.workloads.suppression import Suppression
 from septet.workloads.weights import Found
 from septet.workloads.workload import Size, Workload
@@ -57,26 +57,21 @@ class Net:
     whole: tuple[str, ...]
 
 
-class SsdPredictor(Predictor):
-    """An engine and what turns its outputs into rows; a file for single pictures is asked one by one."""
+class SsdPredictor(AskedOnce):
+    """An engine and what turns its outputs into rows."""
 
-    def __init__(self, engine: Engine, read: Read, *, one_by_one: bool) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, read: Read) -> None:
+        super().__init__(engine)
         self._read = read
-        self._one_by_one = one_by_one
 
-    def __call__(self, batch: Tensors) -> list[Array]:
-        indices = batch[INDEX]
-        images = {name: array for name, array in batch.items() if name != INDEX}
-        if self._one_by_one:
-            singles = ({name: array[at : at + 1] for name, array in images.items()} for at in range(len(indices)))
-            found = [self._read(Numbers(self._engine.infer(single)))[0] for single in singles]
-        else:
-            found = self._read(Numbers(self._engine.infer(images)))
-        return [rows(int(index), *parts) for index, parts in zip(indices, found, strict=True)]
+    def feeds(self, batch: Tensors) -> Tensors:
+        """The images of a batch."""
+        return {name: array for name, array in batch.items() if name != INDEX}
 
-    def close(self) -> None:
-        self._engine.close()
+    def answers(self, batch: Tensors, outputs: Tensors) -> list[Array]:
+        """A row for each thing found, an array for each image."""
+        found = self._read(Numbers(outputs))
+        return [rows(int(index), *parts) for index, parts in zip(batch[INDEX], found, strict=True)]
 
 
 class Ssd(Workload):
@@ -104,7 +99,8 @@ class Ssd(Workload):
         return {self._input.name: image, INDEX: np.array(index)}
 
     def predictor(self, load: LoadEngine) -> Predictor:
-        return SsdPredictor(load(self.model), self.read, one_by_one=self._input.shape[0] == 1)
+        predictor = SsdPredictor(load(self.model), self.read)
+        return OneByOne(predictor) if self._input.shape[0] == 1 else predictor  # some files take single pictures
 
     @property
     def scored(self) -> bool:

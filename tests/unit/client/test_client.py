@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import cast
 
 import numpy as np
@@ -20,6 +23,7 @@ from septet.errors import Refused, Status, Unreachable, UsageError
 from septet.request import Parameter, Wanted
 from septet.serving.server import Server, Settings
 from septet.wire.shm import FOLDER
+from serving_made import until
 
 
 @pytest.fixture
@@ -84,18 +88,60 @@ def test_what_was_prepared_is_asked_again_and_again(url: str) -> None:
     with Client(url) as client:
         shared = client.share(1000)
         placed = {"INPUT0": shared.put(np.zeros(5, np.float32))}
-        call = client.prepare("identity", placed, ["OUTPUT0"], shared)
+        call = client.prepare("identity", {}, outputs=["OUTPUT0"], placed=placed, shared=shared)
         for number in range(4):
             shared.clear()
             shared.put(np.full(5, number, np.float32))
-            assert client.ask(call)["OUTPUT0"].tolist() == [number] * 5
+            client.begin(call)
+            assert client.finish(call)["OUTPUT0"].tolist() == [number] * 5
             assert call.answer is None, "it is kept, and would keep each answer"
             if number == 1:
                 client.close()
         client.unshare(shared)
         for _ in range(2):
+            client.begin(call)
             with pytest.raises(Refused, match="Unable to find shared memory region"):
-                client.ask(call)
+                client.finish(call)
+
+
+def test_what_was_begun_is_readable_once_it_is_answered_and_finished_by_any_thread(url: str) -> None:
+    with Client(url) as client, ThreadPoolExecutor(1) as other:
+        for array in ARRAYS[:2]:
+            call = client.prepare("identity", {"INPUT0": array})
+            client.begin(call)
+            assert not client.overdue
+            later = other.submit(client.metadata)  # its turn comes when this is finished
+            assert select.select([client.fileno()], [], [], 10)[0]
+            np.testing.assert_array_equal(client.finish(call)["OUTPUT0"], array)
+            assert later.result(10)["name"] == "septet"
+
+
+def test_what_could_not_be_begun_keeps_nobody_waiting(url: str) -> None:
+    scheme, _, _ = url.partition("://")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        away = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}"
+    with Client(away, seconds=5) as client:
+        call = client.prepare("identity", {"INPUT0": ARRAYS[0]})
+        for _ in range(2):
+            with pytest.raises(Unreachable, match="refused"):
+                client.begin(call)
+
+
+def test_what_was_begun_ends_in_time_and_with_its_connection(url: str) -> None:
+    scheme, _, _ = url.partition("://")
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        client = stack.enter_context(Client(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", seconds=0.2))
+        call = client.prepare("identity", {"INPUT0": ARRAYS[0]})
+        client.begin(call)
+        until(lambda: client.overdue)
+        with pytest.raises(Unreachable, match=r"did not answer within 0\.2 s"):
+            client.finish(call)
+        client.begin(call)
+        for _ in range(2):
+            silent.accept()[0].close()
+        with pytest.raises(Unreachable):
+            client.finish(call)
 
 
 def test_shared_memory(url: str, running: Running) -> None:
