@@ -17,6 +17,9 @@ from septet.model_config.platform import backend_of
 from septet.model_config.text import line_of
 from septet.stubs import model_config_pb2
 
+MOST_LEVELS, MOST_INSTANCES = 1_000, 1_000
+"""Priorities, each with a queue, and instances, each with a thread or a process: more are a slip of the hand."""
+
 
 def require(config: ModelConfig, text: str = "", source: str = "config.pbtxt") -> None:
     """Raise ConfigInvalid with the first fault, at its line of `text`."""
@@ -185,6 +188,8 @@ def _batching(batching: DynamicBatching, config: ModelConfig) -> Iterator[Fault]
                 "dynamic_batching.preferred_batch_size", f"{size} exceeds max_batch_size {config.max_batch_size}"
             )
     levels = batching.priority_levels
+    if levels > MOST_LEVELS:
+        yield Fault("dynamic_batching.priority_levels", f"{levels} are more than {MOST_LEVELS}")
     if levels and not 1 <= batching.default_priority_level <= levels:
         yield Fault("dynamic_batching.default_priority_level", f"must be between 1 and {levels}")
     if levels > 1 and batching.preserve_ordering:
@@ -207,6 +212,8 @@ def _instances(config: ModelConfig) -> Iterator[Fault]:
         field = f"instance_group[{index}]"
         if group.count < 1:
             yield Fault(f"{field}.count", f"{group.count} is less than 1")
+        if group.count > MOST_INSTANCES:
+            yield Fault(f"{field}.count", f"{group.count} are more than {MOST_INSTANCES}")
         if group.kind == "KIND_GPU" or group.gpus:
             yield Fault(f"{field}.kind", "no engine here runs on a GPU: say KIND_CPU or KIND_AUTO")
         if group.profile or group.secondary_devices:

@@ -25,7 +25,7 @@ from septet.tensor import Buffer
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LONG, decompress
 from septet.wire.events import ConnectionEnded, DataReceived, Event, HeadersReceived, Limits, StreamEnded
-from septet.wire.head import AT_ONCE, Draft
+from septet.wire.head import AT_ONCE, Draft, held_size
 from septet.wire.headers import Headers, write_headers
 from septet.wire.http2 import Connection
 from septet.wire.messages import error_tail
@@ -206,6 +206,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         call.bytes += size
         try:
             for compressed, message in call.reader.feed(event.data):
+                if call.over:  # one before it ended the stream
+                    break
                 if compressed or call.inflating is not None:
                     self._inflate(call, message, compressed)
                 else:
@@ -345,6 +347,10 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _bind(self, call: Call, draft: Draft, size: int, answer: Answerer, charge: Charge | None) -> None:
         """Read the elements of a message of `size` bytes."""
         room = draft.room()
+        if draft.head.lent > FREE:
+            size += held_size(draft.head, self._plane.regions)
+            charge = charge or Charge(self._front.budget)
+            charge.grow(size)
         if room <= AT_ONCE:
             self._ask(call, answer, charge, draft.request(self._plane.regions))
             return

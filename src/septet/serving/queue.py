@@ -5,10 +5,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic_ns
 
 from septet.errors import DeadlineExceeded, QueueFull, RequestCancelled, RequestTimedOut, SeptetError
 from septet.model_config.config import DynamicBatching, QueuePolicy
 from septet.serving.pending import Pending
+
+GLANCE = 100_000
+"""Nanoseconds; whoever looks through a full queue for longer than that has made everybody wait, and"""
+
+REST = 20
+"""so many times as long nobody looks through it again: refusing is to cost little, however long the queue."""
 
 UNSAID = 16_384
 """So many requests may wait where the configuration says no bound: memory stays bounded."""
@@ -27,6 +34,8 @@ class Level:
         self.timeout = 1_000 * policy.default_timeout_microseconds
         self.override = policy.allow_timeout_override
         self.delays = policy.timeout_action == "DELAY"
+        self.rests_until = 0
+        """When it may be looked through again to make room, in ns."""
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.late)
@@ -64,7 +73,7 @@ class Queue:
         pending.level = self._level_of(pending) if self._count > 1 else 0
         level = self._levels[pending.level]
         if len(level.waiting) + len(level.late) >= level.limit:
-            self._clean(level, now, dropped)
+            self._make_room(level, now, dropped)
             if len(level) >= level.limit:
                 raise QueueFull(f"[{pending.request.model}] Exceeds maximum queue size: {level.limit} are waiting")
         pending.queued = now
@@ -106,6 +115,16 @@ class Queue:
     def _level_of(self, pending: Pending) -> int:
         asked = pending.request.parameters.get("priority", 0)
         return (asked if isinstance(asked, int) and 0 < asked <= self._count else self._usual) - 1
+
+    def _make_room(self, level: Level, now: int, dropped: Dropped) -> None:
+        """Take out whoever nobody waits for, unless that took long the last time, and not long ago."""
+        begin = monotonic_ns()
+        if begin < level.rests_until:
+            return
+        self._clean(level, now, dropped)
+        end = monotonic_ns()
+        if end - begin > GLANCE:
+            level.rests_until = end + REST * (end - begin)
 
     def _clean(self, level: Level, now: int, dropped: Dropped) -> None:
         kept: list[Pending] = []

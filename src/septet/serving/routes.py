@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from septet.errors import RequestInvalid
 from septet.request import Request, Response
 from septet.serving import handlers
+from septet.serving.budget import FREE
 from septet.serving.exchange import BINARY, JSON, Exchange, opening
 from septet.serving.failure import told
 from septet.serving.generate import Generation
@@ -26,7 +27,7 @@ from septet.tensor import made_of_objects, to_raw
 from septet.wire import json as wire
 from septet.wire.encoding import LONG, accepted, compress, decompress
 from septet.wire.form import Form
-from septet.wire.head import AT_ONCE, Draft, check_name
+from septet.wire.head import AT_ONCE, Draft, Head, check_name, held_size
 from septet.wire.memory import Memory
 
 LARGE = 64 << 10
@@ -102,6 +103,7 @@ class Routes:
         length = wire.header_length(exchange.headers.get(b"inference-header-content-length"), len(body))
         form = wire.known_form(model, version, body, length)
         if form is not None:
+            self._hold_lent(exchange, form.head)
             request = form.request(body, self._plane.regions)
             self._ask(exchange, request, partial(self._answer_form, exchange, request, form))
         elif length == 0 and body:
@@ -120,12 +122,21 @@ class Routes:
     def _take(self, exchange: Exchange, draft: Draft, then: Callable[[Exchange, Request], None]) -> None:
         """Read the elements of a request, many beside the loop, and only if the model takes so many."""
         room = draft.room()
+        lent = self._hold_lent(exchange, draft.head)
         if room <= AT_ONCE:
             then(exchange, draft.request(self._plane.regions))
             return
         self._plane.admit(draft.outline())
-        exchange.hold(len(exchange.body) + room)
+        exchange.hold(len(exchange.body) + lent + room)
         self._beside(exchange, partial(draft.request, self._plane.regions), then)
+
+    def _hold_lent(self, exchange: Exchange, head: Head) -> int:
+        """Count what is going to be read from regions, and is large. Raises Overloaded."""
+        if head.lent <= FREE:
+            return 0
+        lent = held_size(head, self._plane.regions)
+        exchange.hold(len(exchange.body) + lent)
+        return lent
 
     def _beside(
         self, exchange: Exchange, work: Callable[[], Result], then: Callable[[Exchange, Result], None]

@@ -104,8 +104,12 @@ class Head:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     viewed: bool = field(init=False)
     """Whether all tensors will be views."""
+    lent: int = field(init=False)
+    """Bytes that inputs are said to have in regions."""
 
     def __post_init__(self) -> None:
+        regions = [tensor.region.size for tensor in self.inputs if tensor.region is not None]
+        object.__setattr__(self, "lent", sum(regions))
         object.__setattr__(self, "viewed", all(tensor.viewed for tensor in self.inputs))
 
 
@@ -199,6 +203,11 @@ def bind(head: Head, raw: Sequence[Buffer], regions: Regions) -> Request:
     request.likeness = head if head.viewed else None
     request.lying = lying
     return request
+
+
+def held_size(head: Head, regions: Regions) -> int:
+    """Bytes that inputs of `head` have in regions, all of them there. Raises the errors of `Regions.hold`."""
+    return sum([regions.hold(tensor.region).size for tensor in head.inputs if tensor.region is not None])
 
 
 def reader_of(tensor: Input, regions: Regions) -> Callable[[], Array]:

@@ -55,7 +55,13 @@ def test_a_good_configuration_has_no_faults() -> None:
             "level 3",
         ),
         ("instance_group { count: 1 kind: KIND_GPU }", "instance_group[0].kind", "GPU"),
+        (
+            "dynamic_batching { priority_levels: 1000000000000 default_priority_level: 1 }",
+            "dynamic_batching.priority_levels",
+            "more than 1000",
+        ),
         ("instance_group { count: 0 }", "instance_group[0].count", "less than 1"),
+        ("instance_group { count: 1000000 }", "instance_group[0].count", "more than 1000"),
         ("instance_group { count: 1 passive: true }", "instance_group", "passive"),
         ("sequence_batching { }", "sequence_batching", "does not serve sequences"),
         ("ensemble_scheduling { }", "ensemble_scheduling", "belongs to platform"),

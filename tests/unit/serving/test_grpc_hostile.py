@@ -347,6 +347,21 @@ def test_a_stream_that_asks_to_end_on_errors_does(
     assert caught.value.code() == code
 
 
+def test_what_follows_the_error_that_ended_a_stream_is_not_run(running: Running) -> None:
+    """Also where it came with it in one piece."""
+    bad = service_pb2.ModelInferRequest(model_name="identity", raw_input_contents=[bytes(4)])
+    bad.inputs.add(name="INPUT0", datatype="FP32", shape=[2])
+    sent = (bad.SerializeToString(), infer("slow"))
+    messages = b"".join(b"\x00" + len(one).to_bytes(4, "big") + one for one in sent)
+    part = [frames.PREFACE, frames.settings({})]
+    part.append(frames.frame(frames.HEADERS, 4, 1, write_headers([*STREAMS, ("triton_grpc_error", "true")])))
+    part.append(frames.frame(frames.DATA, 0, 1, messages))
+    with dial(running) as talk, grpc.insecure_channel(running.grpc) as channel:
+        talk.sendall(b"".join(part))
+        raw(channel)(infer(), timeout=10)
+    assert [request.model for request in running.plane.requests] == ["identity"]
+
+
 def test_answers_are_compressed_where_asked(start: Start) -> None:
     running = start(grpc_limits=GrpcLimits(compression="low"))
     with grpc.insecure_channel(running.grpc) as channel:

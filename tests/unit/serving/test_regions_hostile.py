@@ -15,7 +15,7 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from tritonclient.utils import InferenceServerException
 
-from fake_plane import Running
+from fake_plane import Running, Start
 from septet.wire.shm import FOLDER, OWN, Regions
 from serving_made import until
 
@@ -88,6 +88,27 @@ def serves(talk: Any, kind: str) -> bool:
     tensor = CLIENTS[kind].InferInput("INPUT0", VALUES.shape, "FP32")
     tensor.set_data_from_numpy(VALUES)
     return bool((talk.infer("identity", [tensor]).as_numpy("OUTPUT0") == VALUES).all())
+
+
+@pytest.mark.parametrize(("datatype", "count"), [("FP32", 3 << 18), ("BYTES", 1)])
+def test_what_is_read_from_regions_counts_as_what_is_sent(
+    start: Start, kind: str, file: Path, datatype: str, count: int
+) -> None:
+    """A sparse file has no memory of its own, and what is read from it has."""
+    running, large = start(held=2 << 20), 3 << 20
+    os.truncate(file, large)
+    with client(running, kind) as talk:
+        talk.register_system_shared_memory("r", KEY, large)
+        given = CLIENTS[kind].InferInput("INPUT0", [count], datatype)
+        given.set_shared_memory("r", large)
+        for _ in range(2):  # the second is of a form that is known
+            with pytest.raises(InferenceServerException, match="holds 2097152 bytes of requests already"):
+                talk.infer("identity", [given])
+        given.set_shared_memory("r", large + 1)
+        with pytest.raises(InferenceServerException, match="Invalid offset"):
+            talk.infer("identity", [given])
+        assert serves(talk, kind)
+    until(lambda: running.server.budget.held == 0)
 
 
 def test_truncated_while_a_request_is_under_way(running: Running, talk: Any, kind: str, file: Path) -> None:

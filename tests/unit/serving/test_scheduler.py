@@ -2,6 +2,7 @@
 """Batches are formed as Triton forms them, and nobody waits for ever or is answered twice."""
 
 import gc
+import itertools
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from septet.errors import DeadlineExceeded, QueueFull, RequestCancelled, RequestTimedOut, SeptetError, Stopping
 from septet.model_config.config import DynamicBatching, ModelConfig, QueuePolicy
 from septet.request import Request, Response
+from septet.serving import queue
 from septet.serving.expiry import Expiry
 from septet.serving.pending import Pending
 from septet.serving.scheduler import Scheduler
@@ -173,6 +175,23 @@ def test_whoever_nobody_waits_for_makes_room_and_never_runs(expiry: Expiry) -> N
     assert bed.take() == ["b", "c"]
     [(name, error)] = bed.dropped
     assert (name, type(error)) == ("a", RequestCancelled)
+
+
+def test_a_full_queue_that_is_long_is_not_looked_through_at_each_refusal(
+    expiry: Expiry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = Bed(expiry, plain(default_queue_policy=QueuePolicy(max_queue_size=2)))
+    clock = itertools.count(0, queue.GLANCE + 1)  # each look at it is a glance too long
+    monkeypatch.setattr(queue, "monotonic_ns", lambda: next(clock))
+    first, _ = bed.put("a"), bed.put("b")
+    with pytest.raises(QueueFull):
+        bed.put("c")
+    first.request.cancel()
+    for _ in range(queue.REST - 1):
+        with pytest.raises(QueueFull):
+            bed.put("c")
+    bed.put("d")
+    assert bed.take() == ["b", "d"]
 
 
 def test_a_cancelled_request_is_never_run(expiry: Expiry) -> None:
