@@ -19,7 +19,7 @@ from rich.console import Console
 
 from septet.cli.console import stdout
 from septet.cli.progress import Display
-from septet.client.target import PORTS
+from septet.client.target import Target
 from septet.config import PRECISIONS
 from septet.devices.cpu import Cpu
 from septet.engines.engine import ENGINES
@@ -123,9 +123,13 @@ def _remote(model: str, url: str | None, shared_memory: bool) -> dict[str, str]:
     for option in ("engine", "precision", "threads", "optimized"):
         if _given(option):
             raise UsageError(f"--{option} is the server's affair where --url names one")
-    parts = urlsplit(url)
-    if parts.scheme not in PORTS or not parts.netloc:
-        raise UsageError(f"--url is http://HOST:PORT or grpc://HOST:PORT, not {url!r}")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"--url: {url!r} is no address: {error}") from None
+    if parts.query or parts.fragment:
+        raise UsageError(f"--url is http://HOST:PORT or grpc://HOST:PORT, and perhaps /MODEL, not {url!r}")
+    Target(f"{parts.scheme}://{parts.netloc}")  # or it is no address of a server
     scheme = f"{parts.scheme}{SHARED}" if shared_memory else parts.scheme
     return {"engine": f"{scheme}://{parts.netloc}/{parts.path.strip('/') or model}", "precision": "served"}
 

@@ -16,7 +16,10 @@ class Target:
     """Where a server is, and in which protocol it is spoken to."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise UsageError(f"{url!r} is no address: {error}") from None
         more = parts.path.strip("/") or parts.query or parts.fragment or parts.username
         if parts.scheme not in PORTS or not parts.hostname or more:
             raise UsageError(f"a server's address is http://HOST:PORT or grpc://HOST:PORT, not {url!r}")

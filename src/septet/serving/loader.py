@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,8 @@ class Source:
             config, text = self.override, ""
         elif path.is_file():
             config, text = read(inside(path, self.folder)), path.read_text(encoding="utf-8")
+        elif os.path.lexists(path):
+            raise ConfigInvalid(f"{CONFIG} is no file")
         else:
             config, text = ModelConfig(), ""
         if config.name not in ("", self.name):
@@ -89,7 +92,7 @@ class Source:
         if not chosen:
             raise LoadFailed(
                 f"'{self.name}' has no version to serve; folders of versions have numbers for names, "
-                "from 1 on and without leading zeros"
+                "from 1 on, of at most 18 digits and without leading zeros"
             )
         return chosen
 
@@ -99,7 +102,8 @@ class Source:
         policy = config.version_policy
         asked = policy.specific.versions if policy is not None and policy.specific is not None else ()
         return [
-            f"'{name}' is no version: their folders have numbers from 1 on, without leading zeros, for names"
+            f"'{name}' is no version: their folders have numbers from 1 on, of at most 18 digits, without leading "
+            "zeros, for names"
             for name in names
             if name.isdecimal() and not _is_version(name)
         ] + [f"version {version} is asked for and not there" for version in asked if str(version) not in names]
@@ -118,7 +122,7 @@ def _completed(config: ModelConfig, path: Path, largest: MaxBatches) -> ModelCon
 
 
 def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdigit() and name == str(int(name)) and int(name) > 0
+    return name.isascii() and name.isdigit() and len(name) < 19 and name == str(int(name)) and int(name) > 0
 
 
 class Loader:

@@ -12,10 +12,11 @@ from septet.model_config.config import DynamicBatching, QueuePolicy
 from septet.serving.pending import Pending
 
 GLANCE = 100_000
-"""Nanoseconds; whoever looks through a full queue for longer than that has made everybody wait, and"""
+"""Nanoseconds for which a full queue may be looked through at each refusal."""
 
 REST = 20
-"""so many times as long nobody looks through it again: refusing is to cost little, however long the queue."""
+"""Whoever looked through a queue for longer than that leaves it alone for so many times as long: what waits is to
+cost little, however much it is."""
 
 UNSAID = 16_384
 """So many requests may wait where the configuration says no bound: memory stays bounded."""

@@ -90,7 +90,20 @@ class Repository:
 
     def names(self) -> list[str]:
         """All models in the storages. Raises nothing for a name that is there twice: loading it does."""
-        return sorted({name for storage in self._storages for name in storage.names()})
+        return self._found()[0]
+
+    def _found(self) -> tuple[list[str], list[OSError]]:
+        """All models in the storages that can be read, and why others cannot. Raises OSError where none can."""
+        names: set[str] = set()
+        away: list[OSError] = []
+        for storage in self._storages:
+            try:
+                names.update(storage.names())
+            except OSError as error:
+                away.append(error)
+        if len(away) == len(self._storages) and away:
+            raise away[0]
+        return sorted(names), away
 
     def versions(self, name: str) -> list[Served]:
         """What answers for `name`, in ascending order of versions."""
@@ -174,8 +187,10 @@ class Repository:
 
     def poll(self) -> None:
         """Load what is new or changed, unload what is gone. Raises Stopping, where it is closed meanwhile."""
-        there = self.names()
-        for name in [name for name in self._stamps if name not in there]:
+        there, away = self._found()
+        for error in away:
+            _LOG.error("a repository cannot be looked at: %s", error)
+        for name in [] if away else [name for name in self._stamps if name not in there]:
             self.unload(name)
         for name in there:
             try:
@@ -348,7 +363,16 @@ class Repository:
             before.close()
 
     def _storage(self, name: str) -> Storage:
-        having = [storage for storage in self._storages if name in storage.names()]
+        having: list[Storage] = []
+        away: OSError | None = None
+        for storage in self._storages:
+            try:
+                if name in storage.names():
+                    having.append(storage)
+            except OSError as error:
+                away = error
+        if away is not None and not having:
+            raise LoadFailed(f"a repository cannot be read: {away}")
         if not having:
             raise ModelUnknown(f"no repository has a model '{name}'")
         if len(having) > 1:

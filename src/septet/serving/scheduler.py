@@ -18,7 +18,7 @@ from septet.model_config.config import ModelConfig
 from septet.serving.expiry import Expiry
 from septet.serving.ordering import Ordering
 from septet.serving.pending import Pending
-from septet.serving.queue import Dropped, Queue
+from septet.serving.queue import REST, Dropped, Queue
 
 Batch = list[Pending]
 
@@ -37,7 +37,8 @@ _NEVER = 1 << 62
 """More samples than ever wait."""
 
 _GRAIN = 1_000_000
-"""The queue is not searched for expired requests more often than once in so many ns."""
+"""The queue is not searched for expired requests more often than once in so many ns; a long one, which takes more
+than a glance, less often still."""
 
 
 class Scheduler:
@@ -52,7 +53,7 @@ class Scheduler:
         self._delay = 1_000 * batching.max_queue_delay_microseconds if batching is not None else 0
         self._ordering = Ordering() if batching is not None and batching.preserve_ordering else None
         self._queue = Queue(batching)
-        self._expiry, self._next_expiry = expiry, 0
+        self._expiry, self._next_expiry, self._rests_until = expiry, 0, 0
         self._on_dropped = on_dropped
         self._lock = threading.Lock()
         self._filled, self._free = threading.Condition(self._lock), threading.Condition(self._lock)
@@ -81,9 +82,8 @@ class Scheduler:
                 self._queue.push(pending, now, dropped)
                 if self._ordering is not None:
                     pending.answer = self._ordering.admit(pending.answer)
-                if pending.expires and not 0 < self._next_expiry <= pending.expires:
-                    self._next_expiry = pending.expires
-                    self._expiry.watch(pending.expires, self.clean)
+                if pending.expires:
+                    self._watch(pending.expires)
                 if rouse:
                     self._rouse()
         finally:
@@ -161,12 +161,20 @@ class Scheduler:
         """Answer whoever waited too long or does not wait any more."""
         dropped: Dropped = []
         with self._lock:
-            now = monotonic_ns()
-            self._next_expiry = self._queue.clean(now, dropped)
-            if self._next_expiry:
-                self._next_expiry = max(self._next_expiry, now + _GRAIN)
-                self._expiry.watch(self._next_expiry, self.clean)
+            begin = monotonic_ns()
+            expires, self._next_expiry = self._queue.clean(begin, dropped), 0
+            end = monotonic_ns()
+            self._rests_until = end + max(_GRAIN, REST * (end - begin))
+            if expires:
+                self._watch(expires)
         self._tell(dropped)
+
+    def _watch(self, expires: int) -> None:
+        """Have the queue searched when somebody expires, and not too often."""
+        when = max(expires, self._rests_until)
+        if not 0 < self._next_expiry <= when:
+            self._next_expiry = when
+            self._expiry.watch(when, self.clean)
 
     def wake(self) -> None:
         """Let everybody who waits in `take` look whether they are still able."""

@@ -20,7 +20,7 @@ def test_addresses(url: str, address: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     ["localhost:8000", "ftp://x", "http://", "http://x:99999999", "http://x/v2", "http://x?a=b", "http://me:pw@x",
-     "http://x#y", "http://" + "x" * 64, "http://x..y"],
+     "http://x#y", "http://[::1", "http://" + "x" * 64, "http://x..y"],
 )  # fmt: skip
 def test_addresses_that_are_none(wrong: str) -> None:
     with pytest.raises(UsageError):

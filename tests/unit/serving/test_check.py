@@ -151,15 +151,22 @@ def test_an_ensemble_is_held_against_the_models_beside_it(tmp_path: Path) -> Non
 
 def test_folders_that_are_no_versions_are_noted(tmp_path: Path) -> None:
     folder = model(tmp_path, "m", IDENTITY + "version_policy { specific { versions: [ 1, 2 ] } }")
-    for name in ("01", "0", "files"):
+    names = ("0", "01", "9" * 19)
+    for name in (*names, "files"):
         (folder / name).mkdir()
     status, lines = run(tmp_path)
     assert status == 0
+    why = "their folders have numbers from 1 on, of at most 18 digits, without leading zeros, for names"
     assert [line.split(":", 2)[2] for line in lines[1:]] == [
-        " '0' is no version: their folders have numbers from 1 on, without leading zeros, for names",
-        " '01' is no version: their folders have numbers from 1 on, without leading zeros, for names",
+        *[f" '{name}' is no version: {why}" for name in names],
         " version 2 is asked for and not there",
     ]
+
+
+def test_a_configuration_that_is_no_file_is_wrong(tmp_path: Path) -> None:
+    folder = model(tmp_path, "m", None, {"1/model.py": "class TritonPythonModel: pass"})
+    (folder / "config.pbtxt").mkdir()
+    assert run(tmp_path) == (1, ["m: wrong (no backend)", "  m/config.pbtxt is no file"])
 
 
 def test_where_nothing_can_be_checked_it_is_said() -> None:

@@ -51,8 +51,8 @@ def open_(tmp_path: Path) -> Iterator[Open]:
     cores: list[Core] = []
     (tmp_path / "models").mkdir()
 
-    def start(**settings: object) -> Core:
-        cores.append(Core([tmp_path / "models"], regions=Regions(), **settings))  # type: ignore[arg-type]
+    def start(*others: Path, **settings: object) -> Core:
+        cores.append(Core([tmp_path / "models", *others], regions=Regions(), **settings))  # type: ignore[arg-type]
         cores[-1].start()
         return cores[-1]
 
@@ -592,6 +592,28 @@ def test_a_repository_that_is_away_for_a_while_is_said_so_and_looked_at_again(
     scale(root, 9)
     until(lambda: ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 9)
     assert not any(record.exc_info for record in caplog.records)
+
+
+def test_of_two_repositories_one_may_be_away(open_: Open, root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    model(other, "identity", IDENTITY)
+    core = open_(other, control="explicit")
+    scale(root, 2)
+    other.rename(tmp_path / "away")
+    core.load("scale", {})
+    assert ask(core, "scale", {"x": row(1)}).outputs["y"][0, 0] == 2
+    with pytest.raises(LoadFailed, match=r"a repository cannot be read: .*other"):
+        core.load("identity", {})
+
+
+def test_polling_goes_on_where_one_of_two_repositories_is_away(open_: Open, root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    model(other, "identity", IDENTITY)
+    core = open_(other, control="poll", poll_seconds=0.02)
+    other.rename(tmp_path / "away")
+    scale(root, 2)
+    until(lambda: core.model_ready("scale") if "scale" in str(core.index(True)) else False)
+    assert ask(core, "identity", {"x": row(1)}).error is None, "nobody said that it is gone"
 
 
 def test_a_load_of_what_never_was_does_not_make_the_server_unready(open_: Open, root: Path) -> None:

@@ -8,6 +8,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from septet.errors import DeadlineExceeded, QueueFull, RequestCancelled, RequestTimedOut, SeptetError, Stopping
 from septet.model_config.config import DynamicBatching, ModelConfig, QueuePolicy
 from septet.request import Request, Response
-from septet.serving import queue
+from septet.serving import queue, scheduler
 from septet.serving.expiry import Expiry
 from septet.serving.pending import Pending
 from septet.serving.scheduler import Scheduler
@@ -192,6 +194,28 @@ def test_a_full_queue_that_is_long_is_not_looked_through_at_each_refusal(
             bed.put("c")
     bed.put("d")
     assert bed.take() == ["b", "d"]
+
+
+def test_a_long_queue_is_not_searched_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many deadlines pass, each at another time."""
+    now, took, watched = 0, 1_000_000, list[int]()
+
+    def search(self: queue.Queue, when: int, dropped: queue.Dropped) -> int:
+        nonlocal now
+        now += took
+        return now
+
+    monkeypatch.setattr(scheduler, "monotonic_ns", lambda: now)
+    monkeypatch.setattr(queue.Queue, "clean", search)
+    expiry = cast(Expiry, SimpleNamespace(watch=lambda when, call: watched.append(when)))
+    bed = Bed(expiry, plain(default_queue_policy=QueuePolicy(default_timeout_microseconds=1)))
+    bed.put("a")
+    assert watched == [1_000]
+    for _ in range(3):
+        bed.scheduler.clean()
+        bed.put("b")
+        assert watched.pop() == now + queue.REST * took
+    assert watched == [1_000]
 
 
 def test_a_cancelled_request_is_never_run(expiry: Expiry) -> None:
