@@ -34,6 +34,9 @@ log = logging.getLogger("septet.serving")
 DOORS = ("HTTP", "gRPC", "metrics")
 
 BACKLOG = 4096
+ACCEPTORS = 8
+"""Descriptors of a listening socket: for each, uvloop takes one connection in a turn of the loop, which is long
+under load."""
 SCRATCH = 32 << 10
 """Bytes read at once, of anything but a long body."""
 
@@ -182,21 +185,15 @@ class Server:
         front: Grpc | None = None
         fallback: FallbackGrpc | None = None
         if http is not None:
-            listeners.append(
-                await loop.create_server(partial(self._http, routes, limits, scratch), sock=http, backlog=BACKLOG)
-            )
+            listeners += await _listeners(loop, partial(self._http, routes, limits, scratch), http)
         if grpc is not None and self._settings.grpcio:
             grpc.close()
             fallback = FallbackGrpc(self._plane, str(self.grpc), self._settings.grpc_limits)
         elif grpc is not None:
             front = Grpc(self._plane, mailbox, executor, self._settings.grpc_limits, self.budget)
-            listeners.append(await loop.create_server(front.connection, sock=grpc, backlog=BACKLOG))
+            listeners += await _listeners(loop, front.connection, grpc)
         if metrics is not None:
-            listeners.append(
-                await loop.create_server(
-                    partial(self._http, self._metrics, limits, scratch), sock=metrics, backlog=BACKLOG
-                )
-            )
+            listeners += await _listeners(loop, partial(self._http, self._metrics, limits, scratch), metrics)
         return listeners, front, fallback
 
     def _http(self, router: Router, limits: HttpLimits, scratch: memoryview) -> HttpConnection:
@@ -314,6 +311,14 @@ def _bound_all(settings: Settings) -> list[socket.socket | None]:
                 bound.close()
         raise
     return made
+
+
+async def _listeners(
+    loop: asyncio.AbstractEventLoop, connection: Callable[[], asyncio.BaseProtocol], bound: socket.socket
+) -> list[asyncio.Server]:
+    """What takes connections on a socket; closing all of them closes it."""
+    sockets = [bound, *(bound.dup() for _ in range(ACCEPTORS - 1))]
+    return [await loop.create_server(connection, sock=one, backlog=BACKLOG) for one in sockets]
 
 
 def _bound(address: Address, what: str, *, reuse: bool) -> socket.socket:
