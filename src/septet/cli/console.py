@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from rich.console import Console
 
@@ -13,5 +14,5 @@ WIDE = 1_000
 
 def stdout() -> Console:
     """Standard output. A table is cut to a terminal's width, or to COLUMNS; in a pipe or a file it is whole."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE)
+    said = os.environ.get("COLUMNS", "")
+    return Console() if sys.stdout.isatty() or (said.isdecimal() and int(said)) else Console(width=WIDE)

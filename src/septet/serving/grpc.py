@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -21,6 +20,7 @@ from septet.serving.health import WATCH, watched
 from septet.serving.lane import Lane, Step, Work
 from septet.serving.mailbox import Mailbox
 from septet.serving.plane import Plane
+from septet.serving.threads import Threads
 from septet.tensor import Buffer
 from septet.wire import proto
 from septet.wire.encoding import FORMATS, LONG, decompress
@@ -60,12 +60,12 @@ class Grpc:
     """What all gRPC connections of one server have in common."""
 
     def __init__(
-        self, plane: Plane, mailbox: Mailbox, executor: Executor, limits: GrpcLimits, budget: Budget
+        self, plane: Plane, mailbox: Mailbox, threads: Threads, limits: GrpcLimits, budget: Budget
     ) -> None:
         self.plane = plane
         self.budget = budget
         self.mailbox = mailbox
-        self.executor = executor
+        self.executor, self.loads = threads.work, threads.loads
         self.limits = limits
         self.answers = Answers(plane, limits.compression)
         self.loop = asyncio.get_running_loop()
@@ -312,7 +312,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if method in rpc.QUICK:
             self._answers.finish(call, [work()])
             return
-        task = self._front.loop.run_in_executor(self._front.executor, work)
+        executor = self._front.loads if method in rpc.LOADS else self._front.executor
+        task = self._front.loop.run_in_executor(executor, work)
         task.add_done_callback(partial(self._called, call))
 
     def _watch(self, call: Call) -> None:

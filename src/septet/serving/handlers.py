@@ -47,12 +47,16 @@ class NotYet(SeptetError):
         self.http = http
 
 
+def require_brief(handler: Handler, body: Buffer) -> None:
+    """Raise TooLarge for a document that is none; a load may bring files with it."""
+    if len(body) > LARGEST_DOCUMENT and handler is not load:
+        raise TooLarge(f"the document has {len(body)} bytes: at most {LARGEST_DOCUMENT} are taken")
+
+
 def handled(handler: Handler, plane: Plane, names: Names, body: Buffer) -> bytes:
     """The answer's body; on a thread of its own, since it may take long."""
     document: Any = {}
     if len(body) > LARGEST_DOCUMENT:
-        if handler is not load:
-            raise TooLarge(f"the document has {len(body)} bytes: at most {LARGEST_DOCUMENT} are taken")
         document = _with_files(body)
     elif (text := bytes(body)).strip():
         document = _parsed(_decode, text)
@@ -220,3 +224,6 @@ def set_logging(plane: Plane, names: Names, body: Any) -> Any:
 
 QUICK = {live, ready, model_ready}
 """Answered at once on the loop: however busy the threads are with loading, health is told."""
+
+LOADS = {load, unload}
+"""What takes as long as a model does to load or to end."""

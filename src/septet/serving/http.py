@@ -33,7 +33,7 @@ class HttpLimits:
     head: int = 64 << 10
     """Of a request's target and headers."""
     pipelined: int = 64
-    """Requests of one connection that wait for their answers."""
+    """Requests of one connection that wait for their answers, or are taken before others have their turn."""
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     """For a body, besides what `body_rate` gives it."""
@@ -96,6 +96,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._filled = 0
         self._draining = False
         self._reading = True
+        self._taken = 0
+        """Requests since others had their turn."""
         self._half_closed = False
         self._unknown = b""
         """The bytes of a head that is being parsed, where they came at once."""
@@ -311,8 +313,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._since = time.monotonic()
         self._waiting.append(exchange)
         self._route(exchange)
-        if len(self._waiting) >= self.limits.pipelined:
+        self._taken += 1
+        if self._taken == self.limits.pipelined:
+            asyncio.get_running_loop().call_soon(self._have_turn)
+        if max(len(self._waiting), self._taken) >= self.limits.pipelined:
             self._throttle()
+
+    def _have_turn(self) -> None:
+        """Go on: others had theirs."""
+        self._taken = 0
+        self._throttle()
 
     # What goes out
 
@@ -359,8 +369,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.writelines(chunks)
 
     def _throttle(self) -> None:
-        """Read from the client only while it reads, and waits for few answers."""
-        reads = self._stuck is None and len(self._waiting) < self.limits.pipelined
+        """Read from the client only while it reads, waits for few answers, and leaves others their turn."""
+        reads = self._stuck is None and max(len(self._waiting), self._taken) < self.limits.pipelined
         if reads != self._reading and not self._transport.is_closing():
             self._reading = reads
             if reads:

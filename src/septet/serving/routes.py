@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -19,10 +18,11 @@ from septet.serving.budget import FREE
 from septet.serving.exchange import BINARY, JSON, Exchange, opening
 from septet.serving.failure import told
 from septet.serving.generate import Generation
-from septet.serving.handlers import Handler, Names, NotYet, encode, handled
+from septet.serving.handlers import Handler, Names, NotYet, encode, handled, require_brief
 from septet.serving.mailbox import Mailbox, Taker
 from septet.serving.outputs import classified
 from septet.serving.plane import Plane
+from septet.serving.threads import Threads
 from septet.tensor import made_of_objects, to_raw
 from septet.wire import json as wire
 from septet.wire.encoding import LONG, accepted, compress, decompress
@@ -50,10 +50,10 @@ Result = TypeVar("Result")
 class Routes:
     """The router of all HTTP connections of one server."""
 
-    def __init__(self, plane: Plane, mailbox: Mailbox, executor: Executor, limit: int) -> None:
+    def __init__(self, plane: Plane, mailbox: Mailbox, threads: Threads, limit: int) -> None:
         self._plane = plane
         self._mailbox = mailbox
-        self._executor = executor
+        self._executor, self._loads = threads.work, threads.loads
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._known = Memory()
@@ -219,11 +219,13 @@ class Routes:
         if handler is None:
             exchange.answer(405, [b'{"error":"Method Not Allowed"}'])
             return
+        require_brief(handler, exchange.body)
         work = partial(handled, handler, self._plane, found.names, exchange.body)
         if handler in handlers.QUICK:
             _managed(exchange, work)
         else:
-            task = self._loop.run_in_executor(self._executor, work)
+            executor = self._loads if handler in handlers.LOADS else self._executor
+            task = self._loop.run_in_executor(executor, work)
             task.add_done_callback(lambda done: _managed(exchange, done.result))
 
 

@@ -190,3 +190,6 @@ PROCEDURES: dict[str, Procedure] = {
 
 QUICK = {"ServerLive", "ServerReady", "ModelReady", CHECK}
 """Answered at once on the loop: however busy the threads are with loading, health is told."""
+
+LOADS = {"RepositoryModelLoad", "RepositoryModelUnload"}
+"""What takes as long as a model does to load or to end."""

@@ -12,7 +12,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +27,7 @@ from septet.serving.http import HttpConnection, HttpLimits, Router
 from septet.serving.mailbox import Mailbox
 from septet.serving.plane import Plane
 from septet.serving.routes import Routes
+from septet.serving.threads import Threads
 
 log = logging.getLogger("septet.serving")
 
@@ -54,9 +54,6 @@ QUIET_SECONDS = 0.25
 
 YOUNG = 10_000
 """Objects after which new ones are looked through for cycles: requests under way are not, and have none."""
-
-THREADS = 16
-"""For what may block: loading, metadata, compression of large bodies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +122,14 @@ class Server:
         loop = self._loop = asyncio.get_running_loop()
         stopping = self._stopping = asyncio.Event()
         self._watch_signals(loop, stopping)
-        executor = ThreadPoolExecutor(THREADS, "septet-door")
+        threads = Threads()
         mailbox = Mailbox(loop, self._plane)
         try:
             self._begin_to_listen()
         except PortUnavailable:
             self._plane.close(0)
             raise
-        listeners, grpc, fallback = await self._listen(loop, mailbox, executor)
+        listeners, grpc, fallback = await self._listen(loop, mailbox, threads)
         sweeper = asyncio.create_task(self._sweep(grpc))
         gc.freeze()  # what is there now stays: collections need not look at it again
         gc.set_threshold(YOUNG)
@@ -144,8 +141,8 @@ class Server:
         finished = await self._drain(listeners, grpc, fallback, deadline)
         sweeper.cancel()
         left = max(0.0, deadline - time.monotonic())
-        await loop.run_in_executor(None, self._plane.close, left)  # all threads of `executor` may be loading
-        executor.shutdown(wait=False, cancel_futures=True)
+        await loop.run_in_executor(None, self._plane.close, left)
+        threads.close()
         self._loop = None
         return finished
 
@@ -175,11 +172,11 @@ class Server:
                 raise PortUnavailable(f"cannot listen for {what} on {address}: {error.strerror}") from None
 
     async def _listen(
-        self, loop: asyncio.AbstractEventLoop, mailbox: Mailbox, executor: ThreadPoolExecutor
+        self, loop: asyncio.AbstractEventLoop, mailbox: Mailbox, threads: Threads
     ) -> tuple[list[asyncio.Server], Grpc | None, FallbackGrpc | None]:
         limits = self._settings.http_limits
         scratch = memoryview(bytearray(SCRATCH))
-        routes = Routes(self._plane, mailbox, executor, limits.body)
+        routes = Routes(self._plane, mailbox, threads, limits.body)
         http, grpc, metrics = self._sockets
         listeners: list[asyncio.Server] = []
         front: Grpc | None = None
@@ -190,7 +187,7 @@ class Server:
             grpc.close()
             fallback = FallbackGrpc(self._plane, str(self.grpc), self._settings.grpc_limits)
         elif grpc is not None:
-            front = Grpc(self._plane, mailbox, executor, self._settings.grpc_limits, self.budget)
+            front = Grpc(self._plane, mailbox, threads, self._settings.grpc_limits, self.budget)
             listeners += await _listeners(loop, front.connection, grpc)
         if metrics is not None:
             listeners += await _listeners(loop, partial(self._http, self._metrics, limits, scratch), metrics)

@@ -14,6 +14,12 @@ def test_a_table_in_a_pipe_is_whole(capsys: pytest.CaptureFixture[str], monkeypa
     words = "x" * 150
     stdout().print(_table(words))
     assert words in capsys.readouterr().out
+    for odd in ("", "0", "wide"):
+        monkeypatch.setenv("COLUMNS", odd)
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        stdout().print(_table(words))
+        assert words in capsys.readouterr().out
+    monkeypatch.delenv("FORCE_COLOR")
     monkeypatch.setenv("COLUMNS", "100")
     stdout().print(_table(words))
     shown = capsys.readouterr().out

@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import msgspec
 import numpy as np
 import psutil
@@ -28,6 +29,7 @@ from septet.request import Request, Response
 from septet.serving import generate, routes
 from septet.serving.exchange import Exchange
 from septet.serving.http import HttpConnection, HttpLimits
+from septet.stubs import SERVICE, service_pb2
 from septet.wire import head as drafts
 from septet.wire import json as wire
 from septet.wire.encoding import decompress
@@ -76,6 +78,29 @@ def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
     assert [status for status, _, _ in got] == [200, 200, 200, 503]
     assert b'"slow"' in got[0][2]
     assert b'"identity"' in got[1][2]
+
+
+def test_who_asks_without_end_leaves_others_their_turn(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each answer is there at once, so that none waits."""
+    turns = 0
+    have_turn = HttpConnection._have_turn
+
+    def counted(connection: HttpConnection) -> None:
+        nonlocal turns
+        assert not connection._reading
+        turns += 1
+        have_turn(connection)
+
+    monkeypatch.setattr(HttpConnection, "_have_turn", counted)
+    live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with dial(start(http_limits=replace(LIMITS, pipelined=4))) as talk:
+        for _ in range(10):
+            for _ in range(2):
+                talk.sendall(live)
+                assert answers(talk)[0][0] == 200
+            talk.sendall(2 * live)
+            assert [status for status, _, _ in answers(talk, 2)] == [200, 200]
+    assert turns == 10
 
 
 def test_more_pipelined_requests_than_the_limit_wait(start: Start) -> None:
@@ -467,6 +492,30 @@ def test_what_is_inflated_counts_as_it_is(start: Start) -> None:
         assert ask(running, packed)[0][0] == 503
         assert still_serves(running)
     until(lambda: held(running) == 0)
+
+
+def test_loads_that_take_long_hold_up_nothing_else(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running.plane, "load", lambda *_: running.plane.go_on.wait(20))
+    load = post("/v2/repository/models/x/load", b"{}")
+    numbers = np.random.default_rng(0).random(4_000).astype(np.float32)
+    large = wire.write_request(Request("identity", {"INPUT0": numbers}))
+    head = (f"Inference-Header-Content-Length: {large.length}", "Content-Encoding: gzip")
+    with ExitStack() as stack, grpc.insecure_channel(running.grpc) as channel:
+        loading = [stack.enter_context(dial(running)) for _ in range(20)]
+        for talk in loading:
+            talk.sendall(load)
+        ask_load = channel.unary_unary(f"/{SERVICE}/RepositoryModelLoad")
+        calls = [ask_load.future(service_pb2.RepositoryModelLoadRequest(model_name="x").SerializeToString())
+                 for _ in range(20)]  # fmt: skip
+        packed = gzip.compress(b"".join(large.chunks))
+        assert ask(running, post("/v2/models/identity/infer", packed, *head))[0][0] == 200
+        assert ask(running, b"GET /v2/models/identity HTTP/1.1\r\nHost: x\r\n\r\n")[0][0] == 200
+        assert ask(running, post("/v2/logging", b" " * (2 << 20)))[0][0] == 413
+        ask_metadata = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
+        assert ask_metadata(service_pb2.ServerMetadataRequest().SerializeToString(), timeout=10)
+        running.plane.go_on.set()
+        assert [answers(talk)[0][0] for talk in loading] == [200] * 20
+        assert all(call.result(10) is not None for call in calls)
 
 
 def held(running: Running) -> int:
