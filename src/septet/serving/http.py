@@ -33,7 +33,9 @@ class HttpLimits:
     head: int = 64 << 10
     """Of a request's target and headers."""
     pipelined: int = 64
-    """Requests of one connection that wait for their answers, or are taken before others have their turn."""
+    """Requests of one connection that wait for their answers."""
+    turn: int = 256
+    """Requests that are taken of one connection before others have their turn."""
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     """For a body, besides what `body_rate` gives it."""
@@ -314,9 +316,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._waiting.append(exchange)
         self._route(exchange)
         self._taken += 1
-        if self._taken == self.limits.pipelined:
+        if self._taken == self.limits.turn:
             asyncio.get_running_loop().call_soon(self._have_turn)
-        if max(len(self._waiting), self._taken) >= self.limits.pipelined:
+            self._throttle()
+        elif len(self._waiting) >= self.limits.pipelined:
             self._throttle()
 
     def _have_turn(self) -> None:
@@ -370,7 +373,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def _throttle(self) -> None:
         """Read from the client only while it reads, waits for few answers, and leaves others their turn."""
-        reads = self._stuck is None and max(len(self._waiting), self._taken) < self.limits.pipelined
+        limits = self.limits
+        reads = self._stuck is None and len(self._waiting) < limits.pipelined and self._taken < limits.turn
         if reads != self._reading and not self._transport.is_closing():
             self._reading = reads
             if reads:

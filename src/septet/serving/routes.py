@@ -103,7 +103,8 @@ class Routes:
         length = wire.header_length(exchange.headers.get(b"inference-header-content-length"), len(body))
         form = wire.known_form(model, version, body, length)
         if form is not None:
-            self._hold_lent(exchange, form.head)
+            if form.head.lent > FREE:
+                self._hold_lent(exchange, form.head)
             request = form.request(body, self._plane.regions)
             self._ask(exchange, request, partial(self._answer_form, exchange, request, form))
         elif length == 0 and body:
@@ -122,7 +123,7 @@ class Routes:
     def _take(self, exchange: Exchange, draft: Draft, then: Callable[[Exchange, Request], None]) -> None:
         """Read the elements of a request, many beside the loop, and only if the model takes so many."""
         room = draft.room()
-        lent = self._hold_lent(exchange, draft.head)
+        lent = self._hold_lent(exchange, draft.head) if draft.head.lent > FREE else 0
         if room <= AT_ONCE:
             then(exchange, draft.request(self._plane.regions))
             return
@@ -132,8 +133,6 @@ class Routes:
 
     def _hold_lent(self, exchange: Exchange, head: Head) -> int:
         """Count what is going to be read from regions, and is large. Raises Overloaded."""
-        if head.lent <= FREE:
-            return 0
         lent = held_size(head, self._plane.regions)
         exchange.hold(len(exchange.body) + lent)
         return lent

@@ -93,7 +93,7 @@ def test_who_asks_without_end_leaves_others_their_turn(start: Start, monkeypatch
 
     monkeypatch.setattr(HttpConnection, "_have_turn", counted)
     live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    with dial(start(http_limits=replace(LIMITS, pipelined=4))) as talk:
+    with dial(start(http_limits=replace(LIMITS, turn=4))) as talk:
         for _ in range(10):
             for _ in range(2):
                 talk.sendall(live)
