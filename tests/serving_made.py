@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from fake_plane import FREE
 from septet.request import Request, Response
 from septet.serving.core import Core
+from septet.serving.server import Server, Settings
 from septet.tensor import Array
+from septet.wire.shm import Regions
 
 IDENTITY = """
 backend: "null"
@@ -41,6 +45,20 @@ class Answers:
         with self._came:
             assert self._came.wait_for(lambda: len(self.responses) >= count, seconds), f"{self.responses} only"
             return list(self.responses)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[Core, Server]]:
+    """A server of the models in `folder`, on free ports of the loopback, in a thread of this process."""
+    core = Core([folder], regions=Regions())
+    server, ready = Server(core, Settings(FREE, FREE, FREE, exit_seconds=5.0)), threading.Event()
+    core.start()
+    thread = threading.Thread(target=server.run, args=(ready.set,))
+    thread.start()
+    assert ready.wait(10)
+    yield core, server
+    server.stop()
+    thread.join(15)
 
 
 def ask(core: Core, model: str, inputs: dict[str, Array], **more: object) -> Response:

@@ -108,8 +108,8 @@ class Head:
     """Bytes that inputs are said to have in regions."""
 
     def __post_init__(self) -> None:
-        regions = [tensor.region.size for tensor in self.inputs if tensor.region is not None]
-        object.__setattr__(self, "lent", sum(regions))
+        sizes = [tensor.region.size for tensor in self.inputs if tensor.region is not None]
+        object.__setattr__(self, "lent", sum([size for size in sizes if size > 0]))  # less is refused later
         object.__setattr__(self, "viewed", all(tensor.viewed for tensor in self.inputs))
 
 

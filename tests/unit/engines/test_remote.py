@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake_plane import FREE
 from models_made import conv_answer, conv_model
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
 from septet.errors import EngineClosed, EngineUnavailable, TensorMismatch, UsageError
 from septet.serving.core import Core
-from septet.serving.server import Server, Settings
+from septet.serving.server import Server
 from septet.tensor import Array
-from septet.wire.shm import FOLDER, Regions
+from septet.wire.shm import FOLDER
+from serving_made import serving
 
 WAYS = ["http", "grpc", "http+shm", "grpc+shm"]
 MOST = 4
@@ -52,15 +51,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         'input { name: "image" data_type: TYPE_FP32 dims: [ 192 ] reshape { shape: [ 3, 8, 8 ] } } '
         'output { name: "scores" data_type: TYPE_FP32 dims: [ 1, 5 ] reshape { shape: [ 5 ] } }'
     )
-    core = Core([folder], regions=Regions())
-    server, ready = Server(core, Settings(FREE, FREE, FREE, exit_seconds=5.0)), threading.Event()
-    core.start()
-    thread = threading.Thread(target=server.run, args=(ready.set,))
-    thread.start()
-    assert ready.wait(10)
-    yield Running(core, server)
-    server.stop()
-    thread.join(15)
+    with serving(folder) as (core, server):
+        yield Running(core, server)
 
 
 def address(running: Running, way: str, model: str = "conv") -> str:

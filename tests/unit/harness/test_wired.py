@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import socket
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from fake_plane import FREE
 from septet.config import EngineConfig
 from septet.devices.cpu import Cpu
 from septet.engines.engine import Engine, load
@@ -22,13 +20,11 @@ from septet.engines.remote import RemoteEngine
 from septet.errors import InferenceFailed, SeptetError
 from septet.harness.library import Library
 from septet.harness.wired import WiredTarget
-from septet.serving.core import Core
-from septet.serving.server import Server, Settings
+from septet.serving.server import Server
 from septet.tensor import Tensors
-from septet.wire.shm import Regions
 from septet.workloads.null import NullWorkload
 from septet.workloads.predictor import EnginePredictor, Rows
-from serving_made import model, until
+from serving_made import model, serving, until
 
 WAYS = ["http", "grpc", "http+shm", "grpc+shm"]
 CALLS = 4
@@ -45,15 +41,8 @@ dynamic_batching { }
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     model(tmp_path, "echo", ECHO)
-    core = Core([tmp_path], regions=Regions())
-    made, ready = Server(core, Settings(FREE, FREE, None, exit_seconds=5.0)), threading.Event()
-    core.start()
-    thread = threading.Thread(target=made.run, args=(ready.set,))
-    thread.start()
-    assert ready.wait(10)
-    yield made
-    made.stop()
-    thread.join(15)
+    with serving(tmp_path) as (_, made):
+        yield made
 
 
 def opened(server: Server, way: str, calls: int = CALLS) -> Engine:

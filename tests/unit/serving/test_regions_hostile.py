@@ -111,6 +111,18 @@ def test_what_is_read_from_regions_counts_as_what_is_sent(
     until(lambda: running.server.budget.held == 0)
 
 
+def test_a_size_below_0_does_not_make_room_for_another(
+    running: Running, talk: Any, kind: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk.register_system_shared_memory("r", KEY, SIZE)
+    monkeypatch.setattr(Regions, "read", lambda *_: pytest.fail("it was read before it was counted"))
+    large, below = (CLIENTS[kind].InferInput(name, [1], "FP32") for name in ("INPUT0", "INPUT1"))
+    large.set_shared_memory("r", SIZE)
+    below.set_shared_memory("r", -SIZE)
+    with pytest.raises(InferenceServerException, match="Invalid offset"):
+        talk.infer("identity", [large, below])
+
+
 def test_truncated_while_a_request_is_under_way(running: Running, talk: Any, kind: str, file: Path) -> None:
     talk.register_system_shared_memory("r", KEY, SIZE)
     under_way = Slowly(running, kind)
